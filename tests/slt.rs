@@ -73,6 +73,7 @@ files! {
         postgres_schemas "schemas.slt",
         postgres_sequences "sequences.slt",
         postgres_serial_identity "serial_identity.slt",
+        postgres_session_time_zone "session_time_zone.slt",
         postgres_set_operations "set_operations.slt",
         postgres_text_search "text_search.slt",
         postgres_text_search_rank "text_search_rank.slt",
@@ -99,6 +100,7 @@ files! {
         sepal_recall "recall.slt",
         sepal_schemas "schemas.slt",
         sepal_time_travel "time_travel.slt",
+        sepal_time_zone_refused "time_zone_refused.slt",
         sepal_with_refused "with_refused.slt",
     }
     "vector" {

@@ -68,7 +68,7 @@ pub use sepal_control::{
 };
 pub use sepal_crypto::{Key, KeyRing, LockedMemory, PassphraseCost, ed25519, locked_memory, scram};
 pub use sepal_query::{
-    CopyFormat, CopyHeader, CopyKind,
+    CopyFormat, CopyHeader, CopyKind, Zone,
     output::OutputColumn,
     sql::{Statement, delivery::redact},
     values,

@@ -51,7 +51,8 @@ pub struct OpenTenant {
     index_memory: Arc<IndexMemory>,
     /// Of each cache; 0: none.
     cache_limit: u64,
-    pub engine: Engine,
+    /// In UTC; sessions in other zones have one of their own, made of this.
+    pub engine: Arc<Engine>,
     pub indexes: Arc<IndexCache>,
     pub builds: Arc<BuildBoard>,
     /// What else is done to its tables.
@@ -219,7 +220,7 @@ impl OpenTenant {
             changes,
             pipelines_changed: Notify::new(),
             delivery,
-            engine: shared.engine(options, &directory, workers)?,
+            engine: Arc::new(shared.engine(options, &directory, workers)?),
             indexes: Arc::new(IndexCache::waking(id, Arc::clone(&shared.indexes), Arc::clone(&missing))),
             builds: Arc::default(),
             tasks: Arc::default(),

@@ -40,6 +40,7 @@ pub mod sql;
 mod table;
 pub mod values;
 pub mod vector;
+mod zone;
 
 pub use context::{
     AdvisoryCall, AdvisoryNumber, CatalogSlot, DeliveryControl, Recall, SearchSettings, SequenceSource,
@@ -50,3 +51,4 @@ pub use error::{arrow as arrow_error, translate as datafusion_error};
 pub use functions::{calls_advisory, distance_call, sequence_reference, text_search_configuration};
 pub use lookup::FastLookup;
 pub use point::PointRead;
+pub use zone::Zone;

@@ -46,19 +46,21 @@ impl Connection {
 
     async fn receive(&mut self, copy: &mut CopyIn) -> Result<(), Failure> {
         let mut decoder = Decoder::new(&copy.format, &copy.columns, &copy.table);
+        // Of the session for the whole of the COPY: nothing else runs in it meanwhile.
+        let zone = self.session.time_zone();
         loop {
             let frame = self.copy_frame().await?;
             match decode(frame.kind, &frame.body) {
                 Ok(Frontend::CopyData(bytes)) => {
                     self.shared.metrics.copy_bytes_received.inc_by(bytes.len() as u64);
-                    decoder.push(bytes)?;
+                    zone.within(|| decoder.push(bytes))?;
                     copy.hold(decoder.held_bytes())?;
-                    while let Some(batch) = decoder.take_batch()? {
+                    while let Some(batch) = zone.within(|| decoder.take_batch())? {
                         self.insert(copy, batch).await?;
                     }
                 }
                 Ok(Frontend::CopyDone) => {
-                    return match decoder.finish()? {
+                    return match zone.within(|| decoder.finish())? {
                         Some(batch) => self.insert(copy, batch).await,
                         None => Ok(()),
                     };

@@ -13,6 +13,7 @@ impl Connection {
     /// Sends all rows and gives the command tag.
     pub(super) async fn copy_out(&mut self, copy: CopyOut) -> Result<String, Failure> {
         let CopyOut { mut rows, format } = copy;
+        let zone = self.session.time_zone();
         let encoder = Encoder::new(&format, rows.columns()).with_intervals(self.session.has_iso_intervals());
         write::copy_out_response(&mut self.wire.out, wire_format(format.kind), rows.columns().len());
         let mut head = BytesMut::new();
@@ -24,7 +25,7 @@ impl Connection {
         while let Some(batch) =
             self.watch.run(&mut self.wire, async { rows.next().await.transpose() }).await?
         {
-            let mut writer = encoder.start(&batch)?;
+            let mut writer = zone.within(|| encoder.start(&batch))?;
             for row in 0..batch.num_rows() {
                 copy_data(&mut self.wire.out, &mut head, |out| writer.row(row, out))?;
                 sent += 1;

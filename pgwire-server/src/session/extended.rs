@@ -51,7 +51,8 @@ impl Connection {
         self.begin_implicit();
         let statement = self.held.statement(bind.statement)?;
         let prepared = statement.prepared.as_deref();
-        let parameters = parameters(&bind, prepared.map_or(&[][..], Prepared::parameters))?;
+        let types = prepared.map_or(&[][..], Prepared::parameters);
+        let parameters = self.session.time_zone().within(|| parameters(&bind, types))?;
         let columns = prepared.and_then(Prepared::columns).map_or(0, <[_]>::len);
         // A statement without rows may be bound with any single code; drivers do so.
         let formats = bind.result_formats.for_count(columns).ok_or_else(|| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use sepal_database::values::ColumnEncoder;
-use sepal_database::{Error, OutputColumn, RowStream, Session, snapshot_too_old};
+use sepal_database::{Error, OutputColumn, RowStream, Session, Zone, snapshot_too_old};
 use tokio::time::Instant;
 
 use super::{errors::Failure, watch::Watch, wire::Wire};
@@ -49,6 +49,8 @@ pub struct Rows {
     /// How long it may be held.
     most: Option<Duration>,
     iso_intervals: bool,
+    /// In which times print.
+    zone: Zone,
 }
 
 struct Batch {
@@ -65,10 +67,10 @@ pub struct Sent {
 }
 
 impl Rows {
-    /// `session` says how long the rows may take to be sent, and how intervals print.
+    /// `session` says how long the rows may take to be sent, and how intervals and times print.
     pub fn new(stream: RowStream, session: &Session) -> Self {
         let (most, iso_intervals) = (session.max_snapshot_age(), session.has_iso_intervals());
-        Self { stream, begun: Instant::now(), most, iso_intervals }
+        Self { stream, begun: Instant::now(), most, iso_intervals, zone: session.time_zone() }
     }
 
     pub fn age(&self) -> Duration {
@@ -108,7 +110,8 @@ impl Rows {
             let stream = &mut self.stream;
             let pulled = watch.run(wire, async { stream.next_upto(most).await.transpose() }).await?;
             let Some(batch) = pulled else { return Ok(Sent { rows: sent, finished: true }) };
-            let mut batch = Batch::new(&batch, self.stream.columns(), self.iso_intervals)?;
+            let (columns, iso_intervals) = (self.stream.columns(), self.iso_intervals);
+            let mut batch = self.zone.within(|| Batch::new(&batch, columns, iso_intervals))?;
             while batch.next < batch.rows {
                 batch.write_next(wire, formats)?;
                 sent += 1;

@@ -293,6 +293,37 @@ public class Client {
         ok("errors, timeout, simple mode");
     }
 
+    // The driver tells the server the JVM's zone when it connects.
+    static void zones(Connection outside) throws Exception {
+        java.util.TimeZone before = java.util.TimeZone.getDefault();
+        OffsetDateTime noon = OffsetDateTime.of(2024, 7, 1, 12, 0, 0, 0, ZoneOffset.UTC);
+        try {
+            for (String[] zone : new String[][] {
+                {"America/New_York", "2024-07-01 08:00:00-04"}, {"Asia/Kolkata", "2024-07-01 17:30:00+05:30"},
+                {"GMT+05:30", "2024-07-01 17:30:00+05:30"}
+            }) {
+                java.util.TimeZone.setDefault(java.util.TimeZone.getTimeZone(zone[0]));
+                try (Connection connection = connect();
+                     PreparedStatement statement = connection.prepareStatement("SELECT ?::timestamptz, ?::timestamptz::text")) {
+                    // The fifth execution and those after it are in binary.
+                    for (int i = 0; i < 7; i++) {
+                        statement.setObject(1, noon);
+                        statement.setTimestamp(2, Timestamp.from(noon.toInstant()));
+                        try (ResultSet rows = statement.executeQuery()) {
+                            check(rows.next(), "a row");
+                            same(noon.toInstant(), rows.getTimestamp(1).toInstant());
+                            same(noon.toInstant(), rows.getObject(1, OffsetDateTime.class).toInstant());
+                            same(zone[1], rows.getString(2));
+                        }
+                    }
+                }
+            }
+        } finally {
+            java.util.TimeZone.setDefault(before);
+        }
+        ok("time zones");
+    }
+
     static void clean(Connection connection) throws Exception {
         for (String name : List.of("types", "items", "batch", "copy")) run(connection, "DROP TABLE IF EXISTS jd_" + name);
     }
@@ -302,7 +333,7 @@ public class Client {
         try (Connection connection = connect()) {
             run(connection, "CREATE EXTENSION IF NOT EXISTS vector");
             List<Step> steps = List.of(Client::clean, Client::types, Client::vectors, Client::batches, Client::copies,
-                Client::metadata, Client::errors, Client::clean);
+                Client::metadata, Client::errors, Client::zones, Client::clean);
             for (Step step : steps) step.run(connection);
         }
         ok("pgjdbc " + org.postgresql.Driver.getVersion());

@@ -209,8 +209,7 @@ impl Session {
             return Err(Error::unsupported("cached plan must not change result type"));
         }
         let statement = self.statement_context()?;
-        let context =
-            DmlContext { engine: &self.tenant.engine, statement: &statement, store: &self.tenant.store };
+        let context = DmlContext { engine: &self.engine, statement: &statement, store: &self.tenant.store };
         let generation = Generation::compile(&def, &context)?;
         let posted = self.tenant.tasks.post(self.pid.number(), TaskKind::Copy, Some(def.id), now_us());
         Ok(CopyIn {
@@ -253,14 +252,13 @@ impl Session {
                     let Some(statement) = &context else {
                         return Err(Error::bug("no context for defaults"));
                     };
-                    let dml =
-                        DmlContext { engine: &self.tenant.engine, statement, store: &self.tenant.store };
+                    let dml = DmlContext { engine: &self.engine, statement, store: &self.tenant.store };
                     default_values(&copy.def, column, rows, &dml)?
                 }
             });
         }
         let mut taken = TargetRows { arrays: complete, rows };
-        copy.generation.fill(&copy.def, &mut taken, &self.tenant.engine)?;
+        copy.generation.fill(&copy.def, &mut taken, &self.engine)?;
         let computed =
             copy.def.columns.iter().zip(&taken.arrays).filter(|(column, _)| column.expression().is_some());
         copy.charge.grow(computed.map(|(_, array)| array.get_array_memory_size()).sum())?;
@@ -316,7 +314,8 @@ impl Session {
     /// Errors: 23502, 23514.
     async fn check_copied(&mut self, def: &TableDef, batches: &[TargetRows]) -> Result<()> {
         let (statement, tenant) = (self.statement_context()?, Arc::clone(&self.tenant));
-        let context = DmlContext { engine: &tenant.engine, statement: &statement, store: &tenant.store };
+        let engine = Arc::clone(&self.engine);
+        let context = DmlContext { engine: &engine, statement: &statement, store: &tenant.store };
         let Some(checks) = Checks::prepare(def, &context)? else { return Ok(()) };
         let cancel = self.cancel.clone();
         for batch in batches {

@@ -46,6 +46,7 @@ impl Session {
         }?;
         self.fill_missing(&mut ddl, &view)?;
         self.check_generated(&ddl)?;
+        self.check_settled(&ddl)?;
         Ok((ddl, view))
     }
 
@@ -213,7 +214,8 @@ impl Session {
             }
             PlanKind::Catalog(query) => {
                 let view = self.current_view()?;
-                let batch = query.run(parameters, &self.catalog_context(view))?;
+                let context = self.catalog_context(view);
+                let batch = self.engine.zone().within(|| query.run(parameters, &context))?;
                 let fields = query.schema().fields().iter();
                 Ok((fields.map(|field| OutputColumn::from_field(field)).collect(), vec![batch]))
             }
@@ -246,8 +248,8 @@ impl Session {
         let mut query = sepal_query::dml::parse_query(&sql)?;
         let mut parameters = ParameterTypes::default();
         prepare_query(&mut query, &mut parameters, &[], &|_| None);
-        let plan = self.tenant.engine.plan(&context, &TemporaryTables::default(), &query, &mut parameters)?;
-        let found = self.cancel.guard(self.tenant.engine.collect(&plan, Vec::new())).await?;
+        let plan = self.engine.plan(&context, &TemporaryTables::default(), &query, &mut parameters)?;
+        let found = self.cancel.guard(self.engine.collect(&plan, Vec::new())).await?;
         let Some(row) = found.iter().find(|batch| batch.num_rows() > 0) else {
             return Ok(());
         };

@@ -142,8 +142,9 @@ impl Session {
     async fn run_catalog(&mut self, plan: Arc<Plan>, parameters: Vec<ArrayRef>) -> Result<RecordBatch> {
         let view = self.pinned_view()?;
         let context = self.catalog_context(view);
+        let zone = self.engine.zone();
         let run = move || match &plan.kind {
-            PlanKind::Catalog(query) => query.run(&parameters, &context),
+            PlanKind::Catalog(query) => zone.within(|| query.run(&parameters, &context)),
             _ => Err(Error::bug("not a catalog query")),
         };
         blocking("a catalog query", run).await
@@ -169,7 +170,7 @@ impl Session {
                 self.pinned_view()?;
             }
             let values = parameter_values(parameters, parameters.len())?;
-            return row.run(&self.tenant.engine, values).map(Some);
+            return row.run(&self.engine, values).map(Some);
         }
         self.bind(&query.context)?;
         if let Some(lookup) = &query.lookup
@@ -179,12 +180,12 @@ impl Session {
         }
         if let Some(point) = &query.point {
             let values = parameter_values(parameters, parameters.len())?;
-            if let Some(batch) = point.find(&self.tenant.engine, &values)? {
+            if let Some(batch) = point.find(&self.engine, &values)? {
                 return conform(batch, &query.columns).map(Some);
             }
         }
         match &query.fast {
-            Some(fast) => fast.run(&self.tenant.engine, &query.context, parameters),
+            Some(fast) => fast.run(&self.engine, &query.context, parameters),
             None => Ok(None),
         }
     }
@@ -202,7 +203,7 @@ impl Session {
             return Ok(RowStream::selected(Arc::clone(&query.columns), batch, self.cancel.clone()));
         }
         let values = parameter_values(parameters, parameters.len())?;
-        let engine = &self.tenant.engine;
+        let engine = &self.engine;
         let physical = self.cancel.guard(engine.physical(&query.plan, values)).await?;
         let mut batches = engine.start(physical)?;
         if query.advisory {

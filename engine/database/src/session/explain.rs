@@ -34,7 +34,7 @@ impl Session {
             }
         }
         let values = parameter_values(parameters, parameters.len())?;
-        let engine = &self.tenant.engine;
+        let engine = &self.engine;
         if let Some(point) = query.by_key() {
             if !analyze {
                 return self.query_plan(point.explain_lines());
@@ -73,7 +73,7 @@ impl Session {
         let mut lines = match (dml.point(), dml.source()) {
             (Some(point), _) => explain_write_by_key(dml.explain_lines(), point.explain_lines()),
             (None, Some(source)) => {
-                let physical = self.cancel.guard(self.tenant.engine.physical(source, values)).await?;
+                let physical = self.cancel.guard(self.engine.physical(source, values)).await?;
                 explain_write(dml.explain_lines(), Some(&physical))
             }
             (None, None) => explain_write(dml.explain_lines(), None),

@@ -49,8 +49,9 @@ use parking_lot::{Mutex, RwLock};
 use sepal_control::Principal;
 use sepal_query::{
     AdvisoryCall, AdvisoryNumber, SearchSettings, SequenceSource, SettingSink, Shown, SnapshotSlot,
-    StatementContext, TablesRead,
+    StatementContext, TablesRead, Zone,
     catalog::CatalogContext,
+    planner::Engine,
     sql::{Statement, parse_statements},
 };
 use sepal_storage::Snapshot;
@@ -98,6 +99,8 @@ pub struct Notice {
 pub struct Session {
     database: Arc<Database>,
     tenant: Arc<OpenTenant>,
+    /// The tenant's, in the time zone of the statement at hand.
+    engine: Arc<Engine>,
     principal: Principal,
     environment: Arc<str>,
     pid: BackendPid,
@@ -147,7 +150,7 @@ impl Session {
         memory: Arc<WriteMemory>,
         startup_parameters: &[(String, String)],
     ) -> Result<Self> {
-        let environment: Arc<str> = Arc::from(environment);
+        let (environment, cancel) = (Arc::<str>::from(environment), CancelToken::default());
         let settings = first_settings(&database, &principal, startup_parameters)?;
         let (view, cancel) = (SnapshotSlot::new(Snapshot::empty()), CancelToken::default());
         view.clear();
@@ -180,6 +183,7 @@ impl Session {
         };
         Ok(Self {
             database,
+            engine: Arc::clone(&tenant.engine),
             tenant,
             principal,
             environment,
@@ -298,6 +302,18 @@ impl Session {
     /// Whether intervals print as `P1DT2H` (`IntervalStyle` is iso_8601).
     pub fn has_iso_intervals(&self) -> bool {
         self.settings.lock().value("intervalstyle") == Some("iso_8601")
+    }
+
+    /// The zone in which times are read and printed (`TimeZone`).
+    pub fn time_zone(&self) -> Zone {
+        self.settings.lock().zone()
+    }
+
+    /// From now on plans are made, and run, for this zone.
+    fn adopt(&mut self, zone: Zone) {
+        if zone != self.engine.zone() {
+            self.engine = self.tenant.engine.in_zone(zone);
+        }
     }
 
     /// Tells other sessions of the tenant where this one's client is.
@@ -422,6 +438,8 @@ impl Session {
 
     /// What a statement planned now may touch.
     fn statement_context(&mut self) -> Result<StatementContext> {
+        let zone = self.time_zone();
+        self.adopt(zone);
         let snapshot = self.current_view()?;
         self.shown.show(&self.view, snapshot.clone());
         *self.search.write() = self.settings.lock().search();

@@ -356,7 +356,8 @@ impl Session {
         let row = batches.iter().find(|batch| batch.num_rows() > 0);
         let row = row.ok_or_else(|| Error::bug("EXECUTE's arguments have no values"))?;
         let values = row.columns().iter().zip(columns.iter()).zip(types);
-        values.map(|((value, column), ty)| as_parameter(value, &column.ty, ty)).collect()
+        let values = values.map(|((value, column), ty)| as_parameter(value, &column.ty, ty));
+        self.engine.zone().within(|| values.collect())
     }
 }
 

@@ -63,7 +63,10 @@ impl Session {
         if failed || !matches!(Utility::recognise(&statement.kind), Ok(None)) {
             return Ok(());
         }
-        let as_of = self.settings.lock().as_of().map(parse_as_of);
+        let as_of = {
+            let settings = self.settings.lock();
+            settings.zone().within(|| settings.as_of().map(parse_as_of))
+        };
         if let Some(as_of) = as_of {
             let snapshot = self.snapshot_of(as_of?).await;
             self.moments.whole = Some(snapshot.map_err(|error| {
@@ -112,13 +115,13 @@ impl Session {
             return Ok(Vec::new());
         }
         let context = self.statement_context()?;
-        let tenant = Arc::clone(&self.tenant);
+        let engine = Arc::clone(&self.engine);
         let (types, values) = match given {
             Some((types, arrays)) => (Some(types), parameter_values(arrays, types.len())?),
             None => (None, Vec::new()),
         };
         let given = types.map(|types| (types, values.as_slice()));
-        self.cancel.guard(ask(&tenant.engine, &context, moments, given)).await
+        self.cancel.guard(ask(&engine, &context, moments, given)).await
     }
 
     /// The tenant's tables at a moment.
@@ -133,7 +136,7 @@ impl Session {
     }
 }
 
-/// A value of `sepal.as_of`: a time, or `snapshot:` and a name.
+/// A value of `sepal.as_of`: a time, of the zone at hand where it names no offset, or `snapshot:` and a name.
 ///
 /// Errors: 22007 and 22008 for what is no time, 22023 for no name.
 pub(super) fn parse_as_of(text: &str) -> Result<Asked> {

@@ -132,15 +132,18 @@ impl Session {
 
     /// What a plan made now depends on: a transaction that stays with its snapshot stays with that one's definitions.
     pub(super) fn definitions(&self) -> Definitions {
-        let path = self.settings.lock().path_edition();
+        let settings = self.settings.lock();
+        let (path, zone) = (settings.path_edition(), settings.zone());
+        drop(settings);
         match &self.open {
             Some(open) if open.stays() => {
-                Definitions { committed: open.definitions, own: open.edition(), path }
+                Definitions { committed: open.definitions, own: open.edition(), path, zone }
             }
             open => Definitions {
                 committed: self.tenant.definitions.load(Ordering::Acquire),
                 own: open.as_ref().map_or(0, Open::edition),
                 path,
+                zone,
             },
         }
     }
@@ -153,6 +156,7 @@ impl Session {
             _ => None,
         })?;
         let definitions = self.definitions();
+        self.adopt(definitions.zone);
         let stale = plan.definitions != definitions
             || !self.moments.is_empty()
             || matches!(&plan.kind, PlanKind::Query(query) if query.reads_catalog)
@@ -199,7 +203,14 @@ impl Session {
         Ok(())
     }
 
+    /// In the session's time zone: literals are read.
     fn plan(&mut self, statement: &Statement, declared: &[u32]) -> Result<Planned> {
+        let zone = self.time_zone();
+        self.adopt(zone);
+        zone.within(|| self.plan_within(statement, declared))
+    }
+
+    fn plan_within(&mut self, statement: &Statement, declared: &[u32]) -> Result<Planned> {
         let utility = Utility::recognise(&statement.kind)?;
         self.check_not_failed(utility.as_ref())?;
         if let Some(utility) = utility {
@@ -256,7 +267,7 @@ impl Session {
         }
         let mut statement = statement.clone();
         let mut parameters = ParameterTypes::declared(declared);
-        nested(&mut statement, &mut parameters, &self.tenant.engine, &mut context)?;
+        nested(&mut statement, &mut parameters, &self.engine, &mut context)?;
         let original = statement.to_string();
         catalog::rewrite(&mut statement, &catalog)?;
         let reads_catalog = statement.to_string() != original || calls_session_functions(&original);
@@ -274,13 +285,13 @@ impl Session {
         if let Some(fast) = &fast {
             fast.type_parameters(&mut parameters);
         }
-        let plan = self.tenant.engine.plan(&context, &TemporaryTables::default(), &query, &mut parameters)?;
-        let fast = fast.and_then(|fast| fast.with_filter(&self.tenant.engine, &plan));
+        let plan = self.engine.plan(&context, &TemporaryTables::default(), &query, &mut parameters)?;
+        let fast = fast.and_then(|fast| fast.with_filter(&self.engine, &plan));
         let columns = self.described_columns(&plan, &context);
-        let row = if reads_catalog { None } else { SingleRow::compile(&self.tenant.engine, &plan) };
+        let row = if reads_catalog { None } else { SingleRow::compile(&self.engine, &plan) };
         let lookup = FastLookup::compile(&query, &context, &parameters);
         let plain = lookup.is_none() && fast.is_none() && row.is_none() && !reads_catalog;
-        let point = if plain { PointRead::compile(&self.tenant.engine, &plan) } else { None };
+        let point = if plain { PointRead::compile(&self.engine, &plan) } else { None };
         let query = Query {
             plan,
             fast,
@@ -308,7 +319,7 @@ impl Session {
         context: StatementContext,
         reads_catalog: bool,
     ) -> Result<Planned> {
-        let engine = &self.tenant.engine;
+        let engine = &self.engine;
         let locking = LockingQuery::compile(query, &query.locks, &mut parameters, engine, &context)?;
         let columns: Arc<[OutputColumn]> = locking.columns().into();
         let query = Query {
@@ -366,9 +377,8 @@ impl Session {
         let mut context = self.statement_context()?;
         let mut parameters = ParameterTypes::declared(declared);
         let mut statement = statement.clone();
-        nested(&mut statement, &mut parameters, &self.tenant.engine, &mut context)?;
-        let dml_context =
-            DmlContext { engine: &self.tenant.engine, statement: &context, store: &self.tenant.store };
+        nested(&mut statement, &mut parameters, &self.engine, &mut context)?;
+        let dml_context = DmlContext { engine: &self.engine, statement: &context, store: &self.tenant.store };
         let Some(dml) = Dml::prepare(&statement, &mut parameters, &dml_context)? else {
             return Err(Error::bug("a write that is no INSERT, UPDATE or DELETE"));
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use parking_lot::RwLock;
 use sepal_query::{
-    CopyFormat, FastLookup, PointRead, StatementContext,
+    CopyFormat, FastLookup, PointRead, StatementContext, Zone,
     catalog::CatalogQuery,
     ddl::CreateAs,
     dml::Dml,
@@ -45,7 +45,7 @@ pub(super) struct Plan {
     pub definitions: Definitions,
 }
 
-/// Names what tables there are and what they look like, to a session.
+/// Names what tables there are and what they look like, to a session, and what else its plans were made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Definitions {
     /// The tenant's count of changes, as far as they are seen.
@@ -54,6 +54,8 @@ pub(super) struct Definitions {
     pub own: u64,
     /// Along which search path names are looked up: its number in the session.
     pub path: u64,
+    /// In which time zone literals were read.
+    pub zone: Zone,
 }
 
 pub(super) enum PlanKind {

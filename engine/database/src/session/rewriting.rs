@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use sepal_query::{
     ddl::Ddl,
-    dml::{DmlContext, Rewriting, check_generated, missing_value},
+    dml::{
+        DmlContext, Rewriting, check_default_settled, check_generated, check_generated_settled, missing_value,
+    },
 };
 use sepal_storage::{Op, Snapshot, TableVersion};
-use sepal_types::{Error, IndexMethod, Result, SqlState};
+use sepal_types::{ColumnDef, Error, IndexMethod, Result, SqlState};
 
 use super::{Session, index_builds::Build};
 use crate::blocking::blocking;
@@ -25,8 +27,30 @@ impl Session {
                 continue;
             }
             let statement = self.statement_context()?;
-            let (engine, store) = (&self.tenant.engine, &self.tenant.store);
+            let (engine, store) = (&self.engine, &self.tenant.store);
             check_generated(def, &DmlContext { engine, statement: &statement, store })?;
+        }
+        Ok(())
+    }
+
+    /// Whether what new columns are made of means the same outside of the session's time zone.
+    ///
+    /// Errors: 42P17 for a generated column, 0A000 for texts of times without an offset.
+    pub(super) fn check_settled(&mut self, ddl: &Ddl) -> Result<()> {
+        for op in &ddl.ops {
+            let (Op::CreateTable(def) | Op::AlterTable(def)) = op else { continue };
+            let old = self.current_view()?.table(def.id).cloned();
+            let old = |column: &ColumnDef| old.as_ref()?.def.column_by_id(column.id);
+            let zone = self.time_zone();
+            let is_new = |column: &&ColumnDef| old(column).is_none_or(|old| old.default != column.default);
+            def.columns.iter().filter(is_new).try_for_each(|column| check_default_settled(column, zone))?;
+            let is_new =
+                |column: &ColumnDef| old(column).and_then(ColumnDef::expression) != column.expression();
+            if def.columns.iter().any(is_new) {
+                let statement = self.statement_context()?;
+                let (engine, store) = (&self.engine, &self.tenant.store);
+                check_generated_settled(def, is_new, &DmlContext { engine, statement: &statement, store })?;
+            }
         }
         Ok(())
     }
@@ -46,7 +70,7 @@ impl Session {
                     continue;
                 }
                 let statement = self.statement_context()?;
-                let (engine, store) = (&self.tenant.engine, &self.tenant.store);
+                let (engine, store) = (&self.engine, &self.tenant.store);
                 let value =
                     missing_value(def, column, sql, &DmlContext { engine, statement: &statement, store })?;
                 def.columns[place].missing = value;
@@ -87,7 +111,7 @@ impl Session {
                 .with_hint("SET CONSTRAINTS ALL IMMEDIATE before it asks what was deferred."));
         }
         let statement = self.statement_context()?;
-        let (engine, store) = (&self.tenant.engine, &self.tenant.store);
+        let (engine, store) = (&self.engine, &self.tenant.store);
         let context = DmlContext { engine, statement: &statement, store };
         Rewriting::prepare(old, new, rewrite, &context).map(Some)
     }
@@ -115,7 +139,8 @@ impl Session {
         for chunk in 0..rewriting.chunks() {
             self.cancel.check()?;
             let (work, tenant) = (Arc::clone(&rewriting), Arc::clone(&self.tenant));
-            let insertions = move || work.insertions(chunk, &tenant.engine, &tenant.store);
+            let engine = Arc::clone(&self.engine);
+            let insertions = move || work.insertions(chunk, &engine, &tenant.store);
             for op in blocking("rewriting a table", insertions).await? {
                 if let Some(open) = &mut self.open {
                     open.apply(vec![op]).map_err(as_index_build)?;

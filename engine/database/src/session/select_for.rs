@@ -76,12 +76,12 @@ impl Session {
         // Of what it saw at first only rows that it has locked are known to be there yet.
         let stays = !skips && !query.is_limited();
         let mut shown = self.first_look(query)?;
-        let (tenant, cancel) = (Arc::clone(&self.tenant), self.cancel.clone());
+        let (engine, cancel) = (Arc::clone(&self.engine), self.cancel.clone());
         loop {
             for (place, shown) in shown.iter().enumerate() {
                 query.show(place, shown.only.clone(), shown.hidden.clone());
             }
-            let found = cancel.guard(query.run(&tenant.engine, values)).await?;
+            let found = cancel.guard(query.run(&engine, values)).await?;
             let mut again = false;
             for (place, relation) in query.relations().iter().enumerate() {
                 let rows = query.row_ids(&found, place);

@@ -11,7 +11,7 @@ mod validate;
 
 use std::{collections::HashMap, time::Duration};
 
-use sepal_query::{Recall, SearchSettings, catalog::SettingRow};
+use sepal_query::{Recall, SearchSettings, Zone, catalog::SettingRow};
 use sepal_types::{Error, Result, SearchPath, SqlState};
 
 use self::{
@@ -30,6 +30,7 @@ const AS_OF: &str = "sepal.as_of";
 const SEARCH_PATH: &str = "search_path";
 const TARGET_RECALL: &str = "sepal.target_recall";
 const MAINTENANCE_WORK_MEM: &str = "maintenance_work_mem";
+const TIME_ZONE: &str = "TimeZone";
 
 const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable read", "serializable"];
 
@@ -59,6 +60,7 @@ struct Ready {
     isolation: Option<&'static str>,
     /// Whether `sepal.as_of` is set.
     past: bool,
+    zone: Zone,
 }
 
 /// The settings that [`Ready`] is made of.
@@ -70,6 +72,7 @@ const READY: &[&str] = &[
     "idle_in_transaction_session_timeout",
     "ivfflat.probes",
     "statement_timeout",
+    "timezone",
     AS_OF,
     TARGET_RECALL,
 ];
@@ -215,6 +218,7 @@ impl Settings {
             read_only: self.is_on("default_transaction_read_only"),
             isolation: ISOLATION.iter().copied().find(|known| level.is_some_and(|level| level == known)),
             past: self.values.get(AS_OF).is_some_and(|value| !value.is_empty()),
+            zone: self.value("timezone").and_then(Zone::parse).map_or(Zone::UTC, |(zone, _)| zone),
         }
     }
 
@@ -263,6 +267,11 @@ impl Settings {
         let shown =
             |key: String| find(&key).map(|known| (known.name.to_owned(), self.get(&key).unwrap_or_default()));
         names.into_iter().filter_map(shown).collect()
+    }
+
+    /// In which times are read and printed.
+    pub fn zone(&self) -> Zone {
+        self.ready.zone
     }
 
     /// What steers vector search.

@@ -4,7 +4,8 @@
 //! prepared statement would be, so it holds what such a one holds and is planned anew where that would be; a text whose
 //! plan is of older definitions is forgotten, and comes in as if it had never been seen. Texts of one session only: a
 //! plan knows its session's sequences and settings, and a session has one environment and one key, with its scopes, for
-//! life. Its settings are read when a plan runs, but for the search path, which is a part of what names definitions.
+//! life. Its settings are read when a plan runs, but for the search path and the time zone, which are a part of what names
+//! definitions.
 //!
 //! A text in which a moment may be named (`'now'`) is not kept: its plan has the moment in it.
 //!
@@ -304,9 +305,11 @@ fn is_of_the_text(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sepal_query::Zone;
+
     use super::*;
 
-    const BY: Definitions = Definitions { committed: 1, own: 0, path: 0 };
+    const BY: Definitions = Definitions { committed: 1, own: 0, path: 0, zone: Zone::UTC };
     const MANNER: Manner<'static> = Manner { declared: &[], told: true, around: true };
 
     fn held(statements: &mut Statements, texts: std::ops::Range<usize>) -> usize {

@@ -249,8 +249,12 @@ fn set_statement(set: &Set) -> Result<Utility> {
         }
         Set::SetTimeZone { local, value } => {
             let value = match value {
-                Expr::Identifier(ident) if ident.value.eq_ignore_ascii_case("default") => None,
-                Expr::Interval(interval) => Some(value_text(&interval.value)?),
+                Expr::Identifier(ident)
+                    if ["default", "local"].iter().any(|word| ident.value.eq_ignore_ascii_case(word)) =>
+                {
+                    None
+                }
+                Expr::Interval(interval) => Some(interval_text(interval)?),
                 other => Some(value_text(other)?),
             };
             Utility::Set { name: "TimeZone".to_owned(), value, local: *local }
@@ -270,6 +274,16 @@ fn set_statement(set: &Set) -> Result<Utility> {
             return Err(Error::new(SqlState::SyntaxError, format!("{other} is not a setting Sepal knows")));
         }
     })
+}
+
+/// `INTERVAL '-8' HOUR` and `INTERVAL '-08:00' HOUR TO MINUTE` as `TimeZone` takes them.
+fn interval_text(interval: &ast::Interval) -> Result<String> {
+    let text = value_text(&interval.value)?;
+    let unit = match &interval.leading_field {
+        Some(unit) if text.trim().parse::<f64>().is_ok() => format!(" {unit}").to_ascii_lowercase(),
+        _ => String::new(),
+    };
+    Ok(format!("interval '{}{unit}'", text.trim()))
 }
 
 fn is_default(values: &[Expr]) -> bool {

@@ -74,9 +74,9 @@ impl Session {
         let _watch = self.watches.begin(&self.tenant.updates);
         self.bind(context)?;
         let mut seen = Seen::of(context);
-        let tenant = Arc::clone(&self.tenant);
+        let (tenant, engine) = (Arc::clone(&self.tenant), Arc::clone(&self.engine));
         let cancel = self.cancel.clone();
-        let dml_context = DmlContext { engine: &tenant.engine, statement: context, store: &tenant.store };
+        let dml_context = DmlContext { engine: &engine, statement: context, store: &tenant.store };
         let mut draft = cancel.guard(dml.draft(&values, &dml_context)).await?;
         loop {
             if let Some(moved) = self.lock_draft(dml, &draft).await? {

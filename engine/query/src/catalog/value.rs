@@ -14,8 +14,11 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field};
+use bytes::BytesMut;
 use sepal_storage::arrow_type;
-use sepal_types::{Error, Result, SqlType, civil_from_days, format_float8};
+use sepal_types::{Error, Result, SqlType, format_float8};
+
+use crate::values::encode_text;
 
 /// A catalog value. `Int` serves every integer and every oid, `Text` everything that is written as text.
 #[derive(Clone, Debug)]
@@ -296,17 +299,14 @@ pub(crate) fn parse_list(text: &str) -> Option<Vec<Option<String>>> {
     }
 }
 
-/// `2026-11-22 04:00:00.25+00`: Postgres' ISO form in UTC.
+/// `2026-11-22 04:00:00.25+00`: as a `timestamptz` prints.
 fn format_time(micros: i64) -> String {
-    let (days, rest) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
-    let (year, month, day) = civil_from_days(days);
-    let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    let fraction = match fraction {
-        0 => String::new(),
-        _ => format!(".{fraction:06}").trim_end_matches('0').to_owned(),
-    };
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction}+00")
+    let instant = TimestampMicrosecondArray::from_value(micros, 1).with_timezone("UTC");
+    let mut out = BytesMut::new();
+    match encode_text(&instant, 0, &SqlType::Timestamptz, &mut out) {
+        Ok(()) => String::from_utf8_lossy(&out).into_owned(),
+        Err(_) => micros.to_string(),
+    }
 }
 
 /// The field of a column with this type. The metadata names the type: many share an Arrow type.

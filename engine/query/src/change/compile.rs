@@ -194,7 +194,8 @@ impl Compiled {
         let simplify = engine.simplify_context().with_schema(nullable(&parts.input).map_err(translate)?);
         let simplifier = ExprSimplifier::new(simplify.build());
         let physical = |expr: &Expr| {
-            let expr = simplifier.simplify(expr.clone()).map_err(translate)?;
+            let simplified = engine.zone().within(|| simplifier.simplify(expr.clone()));
+            let expr = simplified.map_err(translate)?;
             create_physical_expr(&expr, &parts.input, engine.execution_props(), &Default::default())
                 .map_err(translate)
         };

@@ -269,7 +269,7 @@ impl Change {
         let Matched { ids, batch } = matched;
         let mut written =
             Written { rows: u64::try_from(ids.len()).unwrap_or(u64::MAX), ..Written::default() };
-        let mut rows = self.target_rows(batch)?;
+        let mut rows = context.engine.zone().within(|| self.target_rows(batch))?;
         if self.update {
             self.generation.fill(&self.def, &mut rows, context.engine)?;
         }

@@ -1,7 +1,7 @@
 //! CHECK constraints over rows that are about to be written: one query over a table of these rows, as RETURNING has it.
 //!
-//! Prepared with INSERT and UPDATE, by COPY, and by `database::Session` for rows that a foreign key changes and to see
-//! that a new constraint can be planned.
+//! They are asked in UTC, whoever writes the rows. Prepared with INSERT and UPDATE, by COPY, and by `database::Session`
+//! for rows that a foreign key changes and to see that a new constraint can be planned.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use sepal_types::{CheckDef, Error, Result, SqlState, TableDef};
 use super::{
     DmlContext,
     assign::{TargetRows, check_not_null, row_schema, row_text},
-    defaults::parse_default,
+    defaults::{parse_default, unsettled},
     returning::skeleton,
     rows_table::RowsTable,
 };
 use crate::{
     output::sql_type,
-    planner::{RowParts, RowPlan, TemporaryTables},
+    planner::{Engine, RowParts, RowPlan, TemporaryTables},
     sql::{ParameterTypes, prepare_query},
 };
 
@@ -56,21 +56,8 @@ impl Checks {
     /// Errors: the planner's; 42804 for an expression that is not boolean, 42803 and 0A000 for one of more than a row.
     pub fn of(def: &TableDef, checks: &[&CheckDef], context: &DmlContext) -> Result<Self> {
         let rows = RowsTable::new(row_schema(def));
-        let mut query = skeleton(def, None)?;
-        let item = |(place, check): (usize, &&CheckDef)| {
-            Ok(SelectItem::ExprWithAlias {
-                expr: parse_default(&check.expression)?,
-                alias: Ident::with_quote('"', format!("__check_{place}")),
-            })
-        };
-        if let SetExpr::Select(select) = query.body.as_mut() {
-            select.projection = checks.iter().enumerate().map(item).collect::<Result<_>>()?;
-        }
-        let columns = context.statement.column_types(&query);
-        let mut parameters = ParameterTypes::default();
-        prepare_query(&mut query, &mut parameters, &[], &columns);
-        let temporary = TemporaryTables::default().instead_of(def, Arc::new(rows.clone()));
-        let plan = context.engine.plan(context.statement, &temporary, &query, &mut parameters)?;
+        let engine = context.engine.in_utc();
+        let plan = planned(def, checks, &rows, context, engine)?;
         of_single_rows(&plan)?;
         for field in plan.schema().fields() {
             if !matches!(field.data_type(), DataType::Boolean | DataType::Null) {
@@ -80,7 +67,21 @@ impl Checks {
             }
         }
         let names = checks.iter().map(|check| check.name.clone()).collect();
-        Ok(Self { names, list: RowPlan::compile(context.engine, &plan), plan, rows })
+        Ok(Self { names, list: RowPlan::compile(engine, &plan), plan, rows })
+    }
+
+    /// Errors: 0A000 for a constraint that the session's time zone makes another one of.
+    pub fn check_settled(def: &TableDef, check: &CheckDef, context: &DmlContext) -> Result<()> {
+        if context.engine.zone().is_utc() {
+            return Ok(());
+        }
+        let rows = RowsTable::new(row_schema(def));
+        let seen =
+            |engine: &Engine| planned(def, &[check], &rows, context, engine).map(|plan| plan.expressions());
+        if seen(context.engine)? != seen(context.engine.in_utc())? {
+            return Err(unsettled("a CHECK constraint"));
+        }
+        Ok(())
     }
 
     /// Asks whether rows keep to the constraints. A NULL is no violation.
@@ -117,12 +118,12 @@ impl Checks {
                 let array = rows.arrays.get(place).cloned();
                 array.ok_or_else(|| Error::bug("a CHECK reads a column that the table has not"))
             };
-            if let Some(batch) = list.run(context.engine, &[], rows.rows, column)? {
+            if let Some(batch) = list.run(context.engine.in_utc(), &[], rows.rows, column)? {
                 return Ok(vec![batch]);
             }
         }
         self.rows.set(vec![rows.batch(def)?]);
-        let evaluated = context.engine.collect(&self.plan, Vec::new()).await;
+        let evaluated = context.engine.in_utc().collect(&self.plan, Vec::new()).await;
         self.rows.set(Vec::new());
         evaluated
     }
@@ -146,6 +147,31 @@ impl Checks {
         }
         None
     }
+}
+
+/// One column for each constraint.
+fn planned(
+    def: &TableDef,
+    checks: &[&CheckDef],
+    rows: &RowsTable,
+    context: &DmlContext,
+    engine: &Engine,
+) -> Result<LogicalPlan> {
+    let mut query = skeleton(def, None)?;
+    let item = |(place, check): (usize, &&CheckDef)| {
+        Ok(SelectItem::ExprWithAlias {
+            expr: parse_default(&check.expression)?,
+            alias: Ident::with_quote('"', format!("__check_{place}")),
+        })
+    };
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        select.projection = checks.iter().enumerate().map(item).collect::<Result<_>>()?;
+    }
+    let columns = context.statement.column_types(&query);
+    let mut parameters = ParameterTypes::default();
+    prepare_query(&mut query, &mut parameters, &[], &columns);
+    let temporary = TemporaryTables::default().instead_of(def, Arc::new(rows.clone()));
+    engine.plan(context.statement, &temporary, &query, &mut parameters)
 }
 
 /// Errors: 42803 for aggregates, 0A000 for what else looks at more than one row or makes several of it.

@@ -395,7 +395,8 @@ impl Update {
         let batches = context.engine.collect(&self.plan, values.to_vec()).await;
         self.existing.set(Vec::new());
         self.excluded.set(Vec::new());
-        let (ids, mut changed) = self.changed(def, &batches?)?;
+        let batches = batches?;
+        let (ids, mut changed) = context.engine.zone().within(|| self.changed(def, &batches))?;
         self.generation.fill(def, &mut changed, context.engine)?;
         Ok((ids, changed))
     }

@@ -1,6 +1,6 @@
 //! DEFAULT values: constants, functions, and the numbers of serial and identity columns.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::BytesMut;
 use datafusion::{
@@ -25,7 +25,8 @@ use crate::{
     error::translate,
     output::{sql_type, typed_field},
     sql::{ParameterTypes, Postgres, prepare_expression, tokenize},
-    values::encode_text,
+    values::{decode_text, encode_text},
+    zone::Zone,
 };
 
 /// `rows` default values of a column.
@@ -64,7 +65,7 @@ pub fn default_values(
         .return_field(batch.schema().as_ref())
         .map_err(translate)
         .map(|field| typed_field("default", array.data_type().clone(), &sql_type(&field)))?;
-    assign_default(&array, &field, column)
+    context.engine.zone().within(|| assign_default(&array, &field, column))
 }
 
 /// What all rows that are there have in a column that comes with `default`, which is SQL: its value now, in the form in
@@ -111,6 +112,7 @@ pub fn missing_value(
 
 fn planned(text: &str, column: &ColumnDef, context: &DmlContext) -> Result<Expr> {
     let mut expression = parse_default(text)?;
+    settle(&mut expression, &column.ty);
     prepare_expression(&mut expression, &mut ParameterTypes::default(), Some(&column.ty));
     context.engine.plan_expression(context.statement, expression, &DFSchema::empty())
 }
@@ -143,7 +145,73 @@ pub fn default_expression(def: &TableDef, column: &ColumnDef) -> Result<ast::Exp
     if column.is_counted() {
         return parse_default(&crate::ddl::sequence_call(&def.schema, &def.sequence_name(column)));
     }
-    parse_default(column.default.as_deref().unwrap_or("NULL"))
+    let mut expression = parse_default(column.default.as_deref().unwrap_or("NULL"))?;
+    settle(&mut expression, &column.ty);
+    Ok(expression)
+}
+
+/// Whether a DEFAULT means the same to those who insert as to the session that defines it: its texts are read in UTC.
+///
+/// Errors: 0A000 for one whose text names no offset, in a session that is in another zone.
+pub fn check_default_settled(column: &ColumnDef, zone: Zone) -> Result<()> {
+    let asked = !zone.is_utc() && column.expression().is_none();
+    let Some(text) = column.default.as_deref().filter(|_| asked) else { return Ok(()) };
+    let mut settled = true;
+    each_instant(&mut parse_default(text)?, &column.ty, &mut |text| {
+        settled &= printed(text, zone) == printed(text, Zone::UTC);
+    });
+    if settled { Ok(()) } else { Err(unsettled("a DEFAULT")) }
+}
+
+/// 0A000
+pub(super) fn unsettled(what: &str) -> Error {
+    Error::unsupported(format!("{what} that depends on a TimeZone other than UTC is not supported"))
+        .with_hint(
+            "Write times with their offset, as in '2024-07-01 12:00+02': what is stored is read in UTC.",
+        )
+}
+
+/// Gives the texts of instants in a stored expression their offset, which is that of UTC.
+fn settle(expression: &mut ast::Expr, ty: &SqlType) {
+    each_instant(expression, ty, &mut |text| {
+        if let Some(settled) = printed(text, Zone::UTC) {
+            *text = settled;
+        }
+    });
+}
+
+/// Does something with every text in an expression of a type that is read as a `timestamptz`.
+fn each_instant(expression: &mut ast::Expr, ty: &SqlType, with: &mut dyn FnMut(&mut String)) {
+    if let (ast::Expr::Value(value), SqlType::Timestamptz) = (&mut *expression, ty) {
+        if let ast::Value::SingleQuotedString(text) = &mut value.value {
+            with(text);
+        }
+        return;
+    }
+    let is_one =
+        |data_type: &ast::DataType| SqlType::from_name(&data_type.to_string()) == Some(SqlType::Timestamptz);
+    let _ = ast::visit_expressions_mut(expression, |inner| {
+        let value = match inner {
+            ast::Expr::Cast { expr, data_type, .. } => match expr.as_mut() {
+                ast::Expr::Value(value) if is_one(data_type) => Some(value),
+                _ => None,
+            },
+            ast::Expr::TypedString(typed) if is_one(&typed.data_type) => Some(&mut typed.value),
+            _ => None,
+        };
+        if let Some(ast::Value::SingleQuotedString(text)) = value.map(|value| &mut value.value) {
+            with(text);
+        }
+        ControlFlow::<()>::Continue(())
+    });
+}
+
+/// The instant that a text means in a zone, with the offset of UTC; `None` for what is none.
+fn printed(text: &str, zone: Zone) -> Option<String> {
+    let instant = zone.within(|| decode_text(&SqlType::Timestamptz, Some(text.as_bytes()))).ok()?;
+    let mut out = BytesMut::new();
+    Zone::UTC.within(|| encode_text(instant.as_ref(), 0, &SqlType::Timestamptz, &mut out)).ok()?;
+    String::from_utf8(out.to_vec()).ok()
 }
 
 /// Whether an expression is the bare word DEFAULT.

@@ -2,6 +2,7 @@
 //!
 //! Used by INSERT, UPDATE, ON CONFLICT DO UPDATE and COPY, and where a table's rows are written anew. The expressions
 //! are planned as a query over the table and compiled once for a statement; a row's own columns are all that they read.
+//! They are computed in UTC, whoever writes the row.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -16,7 +17,7 @@ use sepal_types::{ColumnDef, ColumnId, Error, Result, SqlState, TableDef};
 use super::{
     DmlContext,
     assign::{TargetRows, assign_default, row_schema},
-    defaults::parse_default,
+    defaults::{parse_default, unsettled},
     returning::skeleton,
     rows_table::RowsTable,
 };
@@ -24,7 +25,7 @@ use crate::{
     ddl::{expression_assignable, identifier, not_immutable},
     error::translate,
     output::sql_type,
-    planner::{Engine, RowPlan, TemporaryTables, is_pure},
+    planner::{Engine, RowPlan, TemporaryTables, depends_on_zone, is_pure},
     sql::{ParameterTypes, prepare_query},
 };
 
@@ -51,7 +52,7 @@ impl Generation {
             return Ok(Self::default());
         }
         let plan = planned(def, &places, context)?;
-        let plan = RowPlan::compile(context.engine, &plan)
+        let plan = RowPlan::compile(context.engine.in_utc(), &plan)
             .ok_or_else(|| Error::unsupported("a generation expression of this kind is not supported"))?;
         Ok(Self { places, plan: Some(Box::new(plan)) })
     }
@@ -71,7 +72,7 @@ impl Generation {
             let array = rows.arrays.get(place).cloned();
             array.ok_or_else(|| Error::bug("an expression reads a column that the table has not"))
         };
-        let Some(batch) = plan.run(engine, &[], rows.rows, column)? else {
+        let Some(batch) = plan.run(engine.in_utc(), &[], rows.rows, column)? else {
             return Err(Error::bug("a generation expression has a parameter"));
         };
         let schema = batch.schema();
@@ -130,10 +131,40 @@ pub fn check_generated(def: &TableDef, context: &DmlContext) -> Result<()> {
     Generation::compile(def, context).map(drop)
 }
 
+/// Whether new generated columns are the same in all time zones, as those have to be that rows are written with from
+/// several. Older ones may be from before this was asked.
+///
+/// Errors: 42P17; 0A000 for one with a text that means something else in the session's zone.
+pub fn check_generated_settled(
+    def: &TableDef,
+    is_new: impl Fn(&ColumnDef) -> bool,
+    context: &DmlContext,
+) -> Result<()> {
+    let generated = |column: &ColumnDef| column.expression().is_some() && is_new(column);
+    let places: Vec<usize> = (0..def.columns.len()).filter(|at| generated(&def.columns[*at])).collect();
+    if places.is_empty() {
+        return Ok(());
+    }
+    let plan = planned(def, &places, context)?;
+    if depends_on_zone(&plan).map_err(translate)? {
+        return Err(not_immutable());
+    }
+    if context.engine.zone().is_utc() {
+        return Ok(());
+    }
+    let seen = plan_over(def, expressions(def, &places)?, context)?;
+    if seen.expressions() == plan.expressions() { Ok(()) } else { Err(unsettled("a generation expression")) }
+}
+
+/// In UTC.
 fn planned(def: &TableDef, places: &[usize], context: &DmlContext) -> Result<LogicalPlan> {
+    let DmlContext { engine, statement, store } = context;
+    plan_over(def, expressions(def, places)?, &DmlContext { engine: engine.in_utc(), statement, store })
+}
+
+fn expressions(def: &TableDef, places: &[usize]) -> Result<Vec<Expr>> {
     let expression = |place: &usize| parse_default(def.columns[*place].expression().unwrap_or("NULL"));
-    let exprs = places.iter().map(expression).collect::<Result<Vec<Expr>>>()?;
-    plan_over(def, exprs, context)
+    places.iter().map(expression).collect()
 }
 
 /// Plans expressions over a table's rows that are at hand.

@@ -256,7 +256,8 @@ impl Insert {
         let mut arrays: Vec<Option<ArrayRef>> = vec![None; self.def.columns.len()];
         if let Some((batch, fields)) = &given {
             for ((target, array), field) in self.targets.iter().zip(batch.columns()).zip(fields.iter()) {
-                arrays[*target] = Some(assign(array, field, &self.def.columns[*target])?);
+                let column = &self.def.columns[*target];
+                arrays[*target] = Some(context.engine.zone().within(|| assign(array, field, column))?);
             }
         }
         let fill = |(array, column): (Option<ArrayRef>, &ColumnDef)| match array {

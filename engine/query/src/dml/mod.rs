@@ -34,8 +34,8 @@ use crate::{
 pub use assign::{TargetRows, assign, rows_as, write_rows};
 pub use checks::Checks;
 pub(crate) use defaults::parse_default;
-pub use defaults::{default_values, missing_value};
-pub use generation::{Generation, affected, check_generated};
+pub use defaults::{check_default_settled, default_values, missing_value};
+pub use generation::{Generation, affected, check_generated, check_generated_settled};
 pub use rewriting::Rewriting;
 pub use rows_table::RowsTable;
 

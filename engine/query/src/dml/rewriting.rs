@@ -131,7 +131,10 @@ impl Rewriting {
     ) -> Result<ArrayRef> {
         match source {
             Source::Kept => piece.column(column),
-            Source::Assigned(old) => assign(&piece.column(old)?, &arrow_field(old), column),
+            Source::Assigned(old) => {
+                let values = piece.column(old)?;
+                engine.zone().within(|| assign(&values, &arrow_field(old), column))
+            }
             Source::Generated => Ok(new_null_array(&arrow_type(&column.ty), piece.len())),
             Source::Computed(plan) => {
                 let read = |place: usize| match self.old.def.columns.get(place) {
@@ -141,7 +144,7 @@ impl Rewriting {
                 let Some(batch) = plan.run(engine, &[], piece.len(), read)? else {
                     return Err(Error::bug("USING has a parameter"));
                 };
-                assign(batch.column(0), batch.schema().field(0), column)
+                engine.zone().within(|| assign(batch.column(0), batch.schema().field(0), column))
             }
         }
     }

@@ -24,6 +24,7 @@ use super::{
     constants::of_one,
     sparse::{check_sparse_dimensions, to_sparse},
     vector_cast::{check_vector_dimensions, fix_dimensions, list_of_vectors, to_vectors},
+    zoned::across,
 };
 use crate::{
     error::{self, carry},
@@ -188,12 +189,18 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
                 cast(array, &DataType::Decimal128(38, 0)).map_err(|problem| carry(error::arrow(problem)))?;
             convert(&whole, source, target)
         }
-        _ => {
-            let options = CastOptions { safe: false, ..CastOptions::default() };
-            cast_with_options(array, &wanted, &options)
-                .map_err(|problem| out_of_range(problem, source, target))
-        }
+        _ => plainly(array, source, target),
     }
+}
+
+/// As Arrow does it, but for what depends on the session's zone.
+fn plainly(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<ArrayRef> {
+    if let Some(moved) = across(array, target)? {
+        return Ok(moved);
+    }
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(array, &arrow_type(target), &options)
+        .map_err(|problem| out_of_range(problem, source, target))
 }
 
 /// A boolean prints as t, but its cast to text is the word.

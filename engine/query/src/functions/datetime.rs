@@ -27,8 +27,11 @@ use datafusion::{
 };
 use sepal_types::{Error, SqlState};
 
-use super::constants::{all_constant, answer, of_one};
-use crate::error::carry;
+use super::{
+    constants::{all_constant, answer, of_one},
+    zoned,
+};
+use crate::{error::carry, zone::Zone};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
@@ -198,7 +201,10 @@ impl DateTimeOperation {
 }
 
 fn between_instants(left: &ArrayRef, right: &ArrayRef) -> Result<IntervalMonthDayNanoArray> {
-    let (left, right) = (instants(left)?, instants(right)?);
+    // Beside an instant a date and a timestamp are those at which the session's clock shows them.
+    let zoned =
+        [left, right].iter().any(|array| matches!(array.data_type(), DataType::Timestamp(_, Some(_))));
+    let (left, right) = (instants(left, zoned)?, instants(right, zoned)?);
     let spans = try_binary(&left, &right, |left: i64, right: i64| {
         if [left, right].iter().any(|instant| matches!(*instant, i64::MAX | i64::MIN)) {
             return Err(problem("cannot subtract infinite timestamps"));
@@ -249,8 +255,11 @@ fn intervals(array: &ArrayRef) -> Result<IntervalMonthDayNanoArray> {
     Ok(cast(array, &wanted)?.as_primitive::<IntervalMonthDayNanoType>().clone())
 }
 
-/// Instants in microseconds; a date is its midnight. The session's zone is UTC, so a zone changes no number.
-fn instants(array: &ArrayRef) -> Result<TimestampMicrosecondArray> {
+/// Instants in microseconds; a date is its midnight. `zoned`: in the session's zone; in UTC that changes no number.
+fn instants(array: &ArrayRef, zoned: bool) -> Result<TimestampMicrosecondArray> {
+    if zoned && !Zone::current().is_utc() {
+        return zoned::instants(array, Zone::current());
+    }
     let zone = match array.data_type() {
         DataType::Timestamp(_, zone) => zone.clone(),
         _ => None,

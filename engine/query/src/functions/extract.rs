@@ -30,6 +30,7 @@ use super::constants::answer;
 use crate::{
     error::{carry, undefined_function_call},
     output::natural_type,
+    zone::Zone,
 };
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -214,7 +215,12 @@ fn part_of(field: Option<&ScalarValue>, source: &DataType) -> Result<Part> {
 
 /// The values to take fields from.
 enum Source {
-    Instants { micros: TimestampMicrosecondArray, ty: SqlType },
+    /// `zone`: whose clock shows them.
+    Instants {
+        micros: TimestampMicrosecondArray,
+        ty: SqlType,
+        zone: Zone,
+    },
     Intervals(IntervalMonthDayNanoArray),
     Times(Time64MicrosecondArray),
     Dates(Date32Array),
@@ -238,9 +244,13 @@ impl Source {
                     DataType::Timestamp(_, zone) => zone.clone(),
                     _ => None,
                 };
-                let ty = if zone.is_some() { SqlType::Timestamptz } else { SqlType::Timestamp };
+                let (ty, of) = match zone {
+                    Some(_) => (SqlType::Timestamptz, Zone::current()),
+                    None => (SqlType::Timestamp, Zone::UTC),
+                };
                 let array = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone))?;
-                Source::Instants { micros: array.as_primitive::<TimestampMicrosecondType>().clone(), ty }
+                let micros = array.as_primitive::<TimestampMicrosecondType>().clone();
+                Source::Instants { micros, ty, zone: of }
             }
         })
     }
@@ -251,7 +261,18 @@ impl Source {
             Source::Instants { micros, .. } if matches!(micros.value(row), i64::MAX | i64::MIN) => {
                 return Ok(None);
             }
-            Source::Instants { micros, ty } => (of_instant(micros.value(row), part, ty), ty),
+            Source::Instants { micros, ty, zone } => {
+                let (instant, zone) = (micros.value(row), *zone);
+                let value = match part {
+                    Part::Timezone if *ty == SqlType::Timestamptz => {
+                        Some(of_offset(zone.offset(instant), unit))
+                    }
+                    Part::Timezone => None,
+                    Part::Epoch => Some(instant.into()),
+                    _ => of_shown(zone.clock(instant), part),
+                };
+                (value, ty)
+            }
             Source::Dates(days) if matches!(days.value(row), i32::MAX | i32::MIN) => return Ok(None),
             Source::Dates(days) => (of_date(days.value(row).into(), part), &SqlType::Date),
             Source::Times(micros) => (of_time(micros.value(row), part), &SqlType::Time),
@@ -264,15 +285,20 @@ impl Source {
     }
 }
 
-fn of_instant(micros: i64, part: Part, ty: &SqlType) -> Option<i128> {
-    match part {
-        Part::Epoch => Some(micros.into()),
-        Part::Timezone => (*ty == SqlType::Timestamptz).then_some(0),
-        _ => {
-            let (days, time) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY));
-            of_date(days, part).or_else(|| of_time(time, part))
-        }
-    }
+/// The fields of what a clock shows.
+fn of_shown(micros: i64, part: Part) -> Option<i128> {
+    let (days, time) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY));
+    of_date(days, part).or_else(|| of_time(time, part))
+}
+
+/// An offset in seconds, or its hours, or its minutes.
+fn of_offset(east: i64, unit: &str) -> i128 {
+    let value = match unit {
+        "timezone_hour" => east / 3600,
+        "timezone_minute" => east / 60 % 60,
+        _ => east,
+    };
+    i128::from(value) * UNIT
 }
 
 /// The fields of a day, counted from 1970-01-01 (`timestamp.c`, timestamp_part_common).
@@ -377,8 +403,15 @@ mod tests {
     #[test]
     fn an_instant_before_1970_has_the_time_of_its_own_day() {
         let second_before = -MICROS_PER_SECOND / 2;
-        assert_eq!(of_instant(second_before, Part::Second, &SqlType::Timestamp), Some(59_500_000));
-        assert_eq!(of_instant(second_before, Part::Day, &SqlType::Timestamp), Some(31 * UNIT));
-        assert_eq!(of_instant(second_before, Part::Timezone, &SqlType::Timestamp), None);
+        assert_eq!(of_shown(second_before, Part::Second), Some(59_500_000));
+        assert_eq!(of_shown(second_before, Part::Day), Some(31 * UNIT));
+        assert_eq!(of_shown(second_before, Part::Timezone), None);
+    }
+
+    #[test]
+    fn an_offset_has_a_sign_in_each_of_its_parts() {
+        assert_eq!(of_offset(-12_600, "timezone"), -12_600 * UNIT);
+        assert_eq!(of_offset(-12_600, "timezone_hour"), -3 * UNIT);
+        assert_eq!(of_offset(-12_600, "timezone_minute"), -30 * UNIT);
     }
 }

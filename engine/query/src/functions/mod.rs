@@ -43,6 +43,7 @@ mod vector;
 mod vector_aggregate;
 mod vector_array;
 mod vector_cast;
+mod zoned;
 mod zones;
 
 use std::sync::Arc;
@@ -78,6 +79,7 @@ pub use undefined::undefined;
 pub use vector_aggregate::add_vector_aggregates;
 pub use vector_array::vector_array_call;
 pub use vector_cast::{fix_dimensions, operand};
+pub use zoned::{plus_interval, within};
 
 /// The functions that need no session.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {

@@ -32,10 +32,12 @@ use sepal_types::{Error, SqlState, SqlType};
 use super::{
     cast::convert,
     constants::{all_constant, answer},
+    zoned,
 };
 use crate::{
     error::{carry, undefined_function_call},
     output::{sql_type, typed_field},
+    zone::Zone,
 };
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
@@ -365,8 +367,16 @@ impl Column {
     }
 }
 
-/// Microseconds since 1970; a date's is its midnight. The session's zone is UTC, so a zone changes no number.
+/// Microseconds since 1970; a date's is its midnight. What is to have a zone and has none is of the session's; in UTC
+/// that changes no number.
 fn instants(array: &ArrayRef, source: &SqlType, kind: Kind) -> Result<TimestampMicrosecondArray> {
+    let zone = Zone::current();
+    if kind == Kind::Timestamptz
+        && !zone.is_utc()
+        && matches!(array.data_type(), DataType::Date32 | DataType::Timestamp(_, None))
+    {
+        return zoned::instants(array, zone);
+    }
     let micros = match array.data_type() {
         DataType::Date32 => array.as_primitive::<Date32Type>().unary_opt(|day| match day {
             i32::MAX => Some(i64::MAX),

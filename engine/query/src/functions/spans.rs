@@ -13,6 +13,7 @@ use super::overloads::{
     Kind::{Interval, Timestamp, Timestamptz},
     Overload, functions as declared,
 };
+use crate::zone::Zone;
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 const NANOS_PER_MICRO: i64 = 1_000;
@@ -23,8 +24,8 @@ const FUNCTIONS: &[(&str, &[Overload])] = &[
     (
         "age",
         &[
-            Overload::new(&[Timestamptz, Timestamptz], Interval, |given, _| age_of(given)),
-            Overload::new(&[Timestamp, Timestamp], Interval, |given, _| age_of(given)),
+            Overload::new(&[Timestamptz, Timestamptz], Interval, |given, _| age_of(given, Zone::current())),
+            Overload::new(&[Timestamp, Timestamp], Interval, |given, _| age_of(given, Zone::UTC)),
         ],
     ),
     ("justify_days", &[Overload::new(&[Interval], Interval, |given, _| justified(given, days_to_months))]),
@@ -40,14 +41,17 @@ fn out_of_range(what: &str) -> Error {
     Error::new(SqlState::DatetimeFieldOverflow, format!("{what} out of range"))
 }
 
-fn age_of(given: &[Given<'_>]) -> Result<Answer, Error> {
+/// `zone`: whose clock showed the two.
+fn age_of(given: &[Given<'_>], zone: Zone) -> Result<Answer, Error> {
     let [Given::Instant(later), Given::Instant(earlier)] = given else {
         return Ok(Answer::Null);
     };
     if [later, earlier].iter().any(|instant| matches!(**instant, i64::MAX | i64::MIN)) {
         return Err(out_of_range("timestamp"));
     }
-    age(*later, *earlier).map(Answer::Interval).ok_or_else(|| out_of_range("interval"))
+    age(zone.clock(*later), zone.clock(*earlier))
+        .map(Answer::Interval)
+        .ok_or_else(|| out_of_range("interval"))
 }
 
 /// From one instant to another, in microseconds since 1970: whole months first, counted from the earlier one, then days

@@ -10,6 +10,7 @@ use super::overloads::{
     Kind::{Interval, Text, Timestamp, Timestamptz},
     Overload, functions as declared,
 };
+use crate::zone::Zone;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
@@ -19,12 +20,12 @@ const FUNCTIONS: &[(&str, &[Overload])] = &[(
     "date_trunc",
     &[
         Overload::new(&[Text, Timestamptz], Timestamptz, |given, _| {
-            truncated(given, "timestamp with time zone")
+            truncated(given, "timestamp with time zone", Zone::current())
         }),
         Overload::new(&[Text, Timestamp], Timestamp, |given, _| {
-            truncated(given, "timestamp without time zone")
+            truncated(given, "timestamp without time zone", Zone::UTC)
         }),
-        Overload::new(&[Text, Interval], Interval, |given, _| truncated(given, "interval")),
+        Overload::new(&[Text, Interval], Interval, |given, _| truncated(given, "interval", Zone::UTC)),
     ],
 )];
 
@@ -66,8 +67,10 @@ fn unit(name: &str) -> Option<Unit> {
     })
 }
 
-/// Errors: 22023 for a unit that is none; 0A000 for one that the type does not have.
-fn truncated(given: &[Given<'_>], type_name: &str) -> Result<Answer, Error> {
+/// `zone`: whose clock is truncated.
+///
+/// Errors: 22023 for a unit that is none; 0A000 for one that the type does not have; 22008.
+fn truncated(given: &[Given<'_>], type_name: &str, zone: Zone) -> Result<Answer, Error> {
     let name = match given.first() {
         Some(Given::Text(name)) => *name,
         _ => return Ok(Answer::Null),
@@ -78,7 +81,17 @@ fn truncated(given: &[Given<'_>], type_name: &str) -> Result<Answer, Error> {
     };
     match given.get(1) {
         Some(Given::Instant(micros @ (i64::MAX | i64::MIN))) => Ok(Answer::Instant(*micros)),
-        Some(Given::Instant(micros)) => Ok(Answer::Instant(instant(*micros, unit))),
+        Some(Given::Instant(micros)) => {
+            let shown = zone.clock(*micros);
+            let kept = instant(shown, unit);
+            let found = match unit {
+                // What is left has the offset that the whole had; days begin with their own.
+                Unit::Clock(_) => micros.checked_sub(shown - kept),
+                _ => zone.instant(kept),
+            };
+            let out_of_range = || Error::new(SqlState::DatetimeFieldOverflow, "timestamp out of range");
+            found.map(Answer::Instant).ok_or_else(out_of_range)
+        }
         Some(Given::Interval(_)) if unit == Unit::Week => {
             let message = format!("unit \"{}\" not supported for type interval", name.to_lowercase());
             Err(Error::unsupported(message).with_detail("Months usually have fractional weeks."))
@@ -126,6 +139,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn days_begin_where_those_of_the_zone_do() {
+        let berlin = Zone::parse("Europe/Berlin").expect("a zone").0;
+        let hour = 3_600 * MICROS_PER_SECOND;
+        // 2024-03-31 10:30 UTC, half past twelve on the day on which summer time begins in Berlin.
+        let midnight = days_from_civil(2024, 3, 31) * MICROS_PER_DAY;
+        let given = |unit| [Given::Text(unit), Given::Instant(midnight + 10 * hour + hour / 2)];
+        for (unit, expected) in [
+            ("hour", midnight + 10 * hour),
+            ("day", midnight - hour),
+            ("month", midnight - 30 * MICROS_PER_DAY - hour),
+        ] {
+            assert_eq!(truncated(&given(unit), "", berlin).unwrap(), Answer::Instant(expected), "{unit}");
+        }
+    }
+
+    #[test]
     fn units_begin_where_those_of_postgres_do() {
         let day = |year, month, day| days_from_civil(year, month, day) * MICROS_PER_DAY;
         let cases = [
@@ -143,6 +172,6 @@ mod tests {
         let span = IntervalMonthDayNano::new(17, 3, 1_500_000_000);
         assert_eq!(interval(span, Unit::Months(3)), IntervalMonthDayNano::new(15, 0, 0));
         assert_eq!(interval(span, Unit::Clock(MICROS_PER_SECOND)).nanoseconds, 1_000_000_000);
-        assert!(truncated(&[Given::Text("foo"), Given::Instant(0)], "date").is_err());
+        assert!(truncated(&[Given::Text("foo"), Given::Instant(0)], "date", Zone::UTC).is_err());
     }
 }

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     error::{carry, undefined_function_call},
     output::{natural_type, sql_type},
+    zone::Zone,
 };
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
@@ -118,7 +119,7 @@ fn micros(array: &ArrayRef, source: &SqlType, read: &SqlType) -> Result<Timestam
         DataType::Timestamp(_, zone) => {
             cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?
         }
-        DataType::Date32 => convert(array, source, &SqlType::Timestamp)?,
+        DataType::Date32 if Zone::current().is_utc() => convert(array, source, &SqlType::Timestamp)?,
         _ => convert(array, source, read)?,
     };
     Ok(read.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(None::<Arc<str>>))

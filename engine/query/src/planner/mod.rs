@@ -31,12 +31,13 @@ mod typing;
 mod unnested;
 mod untyped;
 mod value_rows;
+mod zoned;
 
 use std::{
     collections::{BTreeSet, HashMap},
     ops::ControlFlow,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
@@ -71,6 +72,7 @@ use datafusion::{
     },
 };
 use futures::{Stream, StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 use sepal_storage::{SpillSpace, arrow_type};
 use sepal_types::{Error, Result, SqlType, TableId};
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
@@ -84,6 +86,7 @@ use crate::{
     sql::{ParameterTypes, compared},
     table::{as_user_table, prepare_to_hold},
     vector::{LateralPlanner, LateralRule, TopKPlanner, TopKRule},
+    zone::Zone,
 };
 
 pub use datafusion::{logical_expr::LogicalPlan, scalar::ScalarValue};
@@ -95,6 +98,7 @@ pub(crate) use row_plan::{RowParts, RowPlan, executable};
 pub use single_row::SingleRow;
 pub(crate) use single_row::{fill_parameters, is_pure, names_parameter};
 pub use value_rows::ValueRows;
+pub(crate) use zoned::depends as depends_on_zone;
 
 /// Rows per batch that operators pass on.
 pub const BATCH_ROWS: usize = 8192;
@@ -110,6 +114,9 @@ pub struct Planning {
     scalars: HashMap<String, Arc<ScalarUDF>>,
     aggregates: HashMap<String, Arc<AggregateUDF>>,
     windows: HashMap<String, Arc<WindowUDF>>,
+    zone: Zone,
+    /// The same for sessions that are in other zones, as long as there are such.
+    zoned: Mutex<HashMap<Zone, Weak<Planning>>>,
 }
 
 /// What one tenant's queries are planned with, and what they may hold.
@@ -119,6 +126,8 @@ pub struct Engine {
     memory: Arc<TenantMemory>,
     spill: Arc<SpillSpace>,
     workers: Handle,
+    /// Of an engine for another zone than UTC, the one that it was made of.
+    utc: Option<Arc<Engine>>,
 }
 
 impl std::fmt::Debug for Planning {
@@ -173,7 +182,7 @@ impl Planning {
         functions::add_json_aggregates(&mut aggregates);
         functions::add_string_agg(&mut aggregates);
         let windows = state.window_functions().clone();
-        Ok(Arc::new(Self { state, scalars, aggregates, windows }))
+        Ok(Arc::new(Self { state, scalars, aggregates, windows, zone: Zone::UTC, zoned: Mutex::default() }))
     }
 }
 
@@ -216,7 +225,7 @@ impl Engine {
             ..planning.state.runtime_env().as_ref().clone()
         };
         let task = task(planning.state.config().clone(), Arc::new(runtime));
-        Ok(Self { planning, task: Arc::new(task), memory, spill, workers })
+        Ok(Self { planning, task: Arc::new(task), memory, spill, workers, utc: None })
     }
 
     /// What its queries hold in memory.
@@ -288,12 +297,16 @@ impl Engine {
     ) -> Result<LogicalPlan> {
         let provider = provider::Provider::new(self, context, temporary);
         let mut planner_context = PlannerContext::new().with_prepare_param_data_types(parameters.fields());
-        SqlToRel::new_with_options(&provider, parser_options())
-            .sql_statement_to_plan_with_context(statement, &mut planner_context)
-            .and_then(untyped::type_plan)
-            .and_then(multisets::number)
-            .and_then(scalar_rows::aggregate)
-            .map_err(translate)
+        let plan = || {
+            SqlToRel::new_with_options(&provider, parser_options())
+                .sql_statement_to_plan_with_context(statement, &mut planner_context)
+                .and_then(untyped::type_plan)
+                .and_then(multisets::number)
+                .and_then(scalar_rows::aggregate)
+                .and_then(|plan| zoned::plan(plan, self.zone(), &|name| self.function(name)))
+        };
+        // Literals are read while it is planned.
+        self.zone().within(plan).map_err(translate)
     }
 
     /// Plans an expression over one table's columns: a default, a predicate given as text.
@@ -305,10 +318,13 @@ impl Engine {
     ) -> Result<Expr> {
         let temporary = TemporaryTables::default();
         let provider = provider::Provider::new(self, context, &temporary);
-        SqlToRel::new_with_options(&provider, parser_options())
-            .sql_to_expr(expression, schema, &mut PlannerContext::new())
-            .and_then(|expr| Ok(untyped::type_expression(expr, schema)?.data))
-            .map_err(translate)
+        let plan = || -> datafusion::error::Result<Expr> {
+            let planner = SqlToRel::new_with_options(&provider, parser_options());
+            let expr = planner.sql_to_expr(expression, schema, &mut PlannerContext::new())?;
+            let expr = untyped::type_expression(expr, schema)?.data;
+            Ok(zoned::expression(expr, schema, self.zone(), &|name| self.function(name))?.data)
+        };
+        self.zone().within(plan).map_err(translate)
     }
 
     /// Optimizes a plan with its parameters filled in, and makes it executable.
@@ -333,7 +349,7 @@ impl Engine {
 
     /// The optimized logical plan, for EXPLAIN.
     pub fn optimize(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
-        self.planning.state.optimize(plan).map_err(translate)
+        self.zone().within(|| self.planning.state.optimize(plan)).map_err(translate)
     }
 
     /// Starts a plan on the query workers; rows come as the consumer pulls, one batch ahead.

@@ -25,7 +25,9 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::{ColumnDef, Error, Metric, RelationName, SqlState, SqlType, TableDef, VectorKind};
 
-use super::{json_rows, lateral_lists, past, provider::no_table, series, sink_errors, unnested, untyped};
+use super::{
+    json_rows, lateral_lists, past, provider::no_table, series, sink_errors, unnested, untyped, zoned,
+};
 use crate::{
     context::StatementContext,
     error::carry,
@@ -34,6 +36,7 @@ use crate::{
     sql::{ParameterTypes, Postgres, prepare_expression, reference},
     table::UserTable,
     vector::{TopK, vector_scalar},
+    zone::Zone,
 };
 
 /// Plans `knn(…)`, `generate_series(…)` and `sepal_sink_errors(…)` in FROM.
@@ -245,6 +248,8 @@ fn plan_filter(
     let schema =
         DFSchema::try_from_qualified_schema(TableReference::bare(table_name), &table.arrow_schema())?;
     let filter = untyped::type_expression(context.sql_to_expr(expr, &schema)?, &schema)?.data;
+    let functions = |name: &str| context.context_provider().get_function_meta(name);
+    let filter = zoned::expression(filter, &schema, Zone::current(), &functions)?.data;
     match filter.get_type(&schema) {
         Ok(DataType::Null) => filter.cast_to(&DataType::Boolean, &schema),
         Ok(ty) if ty != DataType::Boolean => {

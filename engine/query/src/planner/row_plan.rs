@@ -289,7 +289,8 @@ pub(crate) fn executable(
     columns: &DFSchemaRef,
 ) -> datafusion::error::Result<Arc<dyn PhysicalExpr>> {
     let context = engine.simplify_context().with_schema(Arc::clone(columns)).build();
-    let expr = ExprSimplifier::new(context).simplify(expr)?;
+    // Constants are computed, in the zone of the plan that they are in: a CHECK's is not the session's.
+    let expr = engine.zone().within(|| ExprSimplifier::new(context).simplify(expr))?;
     create_physical_expr(&expr, columns, engine.execution_props(), &Default::default())
 }
 

@@ -18,7 +18,7 @@ use datafusion::{
 use sepal_types::{Error, SqlType};
 
 use super::untyped::typed;
-use crate::error::carry;
+use crate::{error::carry, zone::Zone};
 
 const NAME: &str = "generate_series";
 
@@ -44,9 +44,21 @@ pub(super) fn plan(
         let message = "generate_series WITH ORDINALITY takes integers only";
         return Err(carry(Error::unsupported(message)));
     }
+    let begins = |is_one: fn(&DataType) -> bool| {
+        arguments.iter().take(2).any(|expr| expr.get_type(&empty).is_ok_and(|ty| is_one(&ty)))
+    };
+    let of_days = begins(|ty| *ty == DataType::Date32);
+    let zoned =
+        !Zone::current().is_utc() && (of_days || begins(|ty| matches!(ty, DataType::Timestamp(_, Some(_)))));
     let (arguments, result): (Vec<Expr>, _) = if integers {
         (arguments.into_iter().map(|expr| cast(expr, DataType::Int64)).collect(), DataType::Int32)
-    } else if arguments.iter().take(2).any(|expr| matches!(expr.get_type(&empty), Ok(DataType::Date32))) {
+    } else if zoned && !(of_days && steps_by_days(&arguments)?) {
+        let message = "generate_series() over instants is not supported with a TimeZone other than UTC";
+        return Err(carry(Error::unsupported(message).with_hint(
+            "A series of dates by whole days is, and so is one of timestamps without time zone.",
+        )));
+    } else if of_days {
+        // Midnights: the zone's, once they are instants.
         (of_dates(arguments)?, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
     } else {
         return Ok(None);
@@ -67,6 +79,15 @@ fn ordinal(arguments: &[Expr]) -> Expr {
         steps = binary_expr(steps, Operator::Divide, step.clone());
     }
     binary_expr(steps, Operator::Plus, lit(1_i64)).alias("ordinality")
+}
+
+/// Whether the step has months and days alone: then the next day is that of the zone's clock, too.
+fn steps_by_days(arguments: &[Expr]) -> Result<bool> {
+    let Some(step) = arguments.get(2) else { return Ok(false) };
+    Ok(match super::relation::constant(typed(step.clone(), &SqlType::Interval)?)? {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(step)), _) => step.nanoseconds == 0,
+        _ => false,
+    })
 }
 
 /// A literal beside a date is one, and the step an interval.

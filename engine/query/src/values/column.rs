@@ -25,6 +25,7 @@ use super::{
     text_out,
     vector::{Element, VectorColumn},
 };
+use crate::zone::Zone;
 
 /// A column of a batch with the SQL type that it is described as.
 #[derive(Debug)]
@@ -79,7 +80,8 @@ pub(super) enum Column {
     Time(Time64MicrosecondArray),
     Timestamp {
         values: TimestampMicrosecondArray,
-        zone: bool,
+        /// In which one that has a zone is printed.
+        zone: Option<Zone>,
     },
     Uuid(FixedSizeBinaryArray),
     Vector(VectorColumn<f32>),
@@ -92,7 +94,7 @@ pub(super) enum Column {
 
 impl ColumnEncoder {
     /// `array` must have the Arrow type of `ty` (`sepal_storage::arrow_type`); a decimal's scale and a
-    /// vector's two list forms may differ. Shares the array's buffers.
+    /// vector's two list forms may differ. Shares the array's buffers. A `timestamptz` prints in [`Zone::current`].
     ///
     /// Errors: another Arrow type (XX000).
     pub fn new(array: &dyn Array, ty: &SqlType) -> Result<Self> {
@@ -218,8 +220,10 @@ impl Column {
             SqlType::TsQuery => Self::TsQuery(typed(array, ty)?),
             SqlType::TsVector => Self::TsVector(typed(array, ty)?),
             SqlType::Time => Self::Time(typed(array, ty)?),
-            SqlType::Timestamp => Self::Timestamp { values: typed(array, ty)?, zone: false },
-            SqlType::Timestamptz => Self::Timestamp { values: typed(array, ty)?, zone: true },
+            SqlType::Timestamp => Self::Timestamp { values: typed(array, ty)?, zone: None },
+            SqlType::Timestamptz => {
+                Self::Timestamp { values: typed(array, ty)?, zone: Some(Zone::current()) }
+            }
             SqlType::Uuid => Self::Uuid(uuids(array, ty)?),
             SqlType::Vector(_) => Self::Vector(vectors(array, ty)?),
             SqlType::Void => Self::Void,

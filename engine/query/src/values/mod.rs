@@ -3,8 +3,8 @@
 //! `session` encodes result rows with [`ColumnEncoder`] and decodes parameters with [`decode_text`] and
 //! [`decode_binary`]; `copy` feeds whole columns through [`Builder`]. Forms, checks and wording are those of
 //! Postgres 17 and pgvector 0.8 in a session whose `DateStyle` is ISO, whose `IntervalStyle` is postgres, or iso_8601
-//! where [`ColumnEncoder::with_intervals`] says so, and whose time zone is UTC. Nothing here knows of messages,
-//! statements or sockets.
+//! where [`ColumnEncoder::with_intervals`] says so, and whose time zone is [`Zone::current`](crate::Zone::current). Nothing
+//! here knows of messages, statements or sockets.
 //!
 //! ```text
 //! type                   | binary form, big-endian

@@ -75,12 +75,12 @@ impl Session {
         (lost, places): (&Lost, &[usize]),
     ) -> Result<Option<Op>> {
         let statement = self.statement_context()?;
-        let tenant = Arc::clone(&self.tenant);
-        let context = DmlContext { engine: &tenant.engine, statement: &statement, store: &tenant.store };
+        let (tenant, engine) = (Arc::clone(&self.tenant), Arc::clone(&self.engine));
+        let context = DmlContext { engine: &engine, statement: &statement, store: &tenant.store };
         let new = lost.new.as_deref().unwrap_or_default();
         let mut target = acted_on(child, rows, &reference.key, action, (new, places), &context)?;
         let computed = Generation::after_change(&child.def, &reference.key.columns, &context)?;
-        computed.fill(&child.def, &mut target, &tenant.engine)?;
+        computed.fill(&child.def, &mut target, &engine)?;
         if let Some(checks) = Checks::prepare(&child.def, &context)? {
             let cancel = self.cancel.clone();
             cancel.guard(checks.hold(&child.def, &target, &context)).await?;

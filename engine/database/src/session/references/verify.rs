@@ -87,9 +87,10 @@ impl Session {
         self.shown.show(&context.snapshot, latest.clone());
         let child = version(&latest, table)?;
         if let Some(check) = child.def.constraints.checks.iter().find(|check| check.id == id) {
-            let tenant = Arc::clone(&self.tenant);
-            let dml = DmlContext { engine: &tenant.engine, statement: &context, store: &tenant.store };
+            let (tenant, engine) = (Arc::clone(&self.tenant), Arc::clone(&self.engine));
+            let dml = DmlContext { engine: &engine, statement: &context, store: &tenant.store };
             Checks::of(&child.def, &[check], &dml)?;
+            Checks::check_settled(&child.def, check, &dml)?;
             if !check.not_valid && child.live_rows() > 0 {
                 self.hold_check(&child.def, check, &context).await?;
             }
@@ -122,8 +123,8 @@ impl Session {
         let mut parameters = ParameterTypes::default();
         let columns = context.column_types(&query);
         prepare_query(&mut query, &mut parameters, &[], &columns);
-        let plan = self.tenant.engine.plan(context, &TemporaryTables::default(), &query, &mut parameters)?;
-        let found = self.cancel.guard(self.tenant.engine.collect(&plan, Vec::new())).await?;
+        let plan = self.engine.plan(context, &TemporaryTables::default(), &query, &mut parameters)?;
+        let found = self.cancel.guard(self.engine.collect(&plan, Vec::new())).await?;
         if found.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(());
         }

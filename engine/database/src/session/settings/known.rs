@@ -3,7 +3,7 @@
 //! Read by `settings`, which keeps what a session has set, and by `validate`. Holds no session's value.
 
 use super::{
-    ISOLATION, MAINTENANCE_WORK_MEM, SERVER_VERSION, TARGET_RECALL, TEXT_SEARCH_CONFIG, memory,
+    ISOLATION, MAINTENANCE_WORK_MEM, SERVER_VERSION, TARGET_RECALL, TEXT_SEARCH_CONFIG, TIME_ZONE, memory,
     validate::parse_milliseconds,
 };
 
@@ -199,7 +199,7 @@ pub(super) const KNOWN: &[Known] = &[
         "Accepted; a commit is always durable before it is acknowledged.",
     ),
     known("temp_buffers", "8MB", Kind::Text, "Accepted."),
-    reported("TimeZone", "UTC", Kind::Text, "Only UTC and its other names."),
+    reported(TIME_ZONE, "UTC", Kind::Text, "The time zone in which times are read and printed."),
     known("track_activities", "on", Kind::Internal, "pg_stat_activity shows what sessions do."),
     known(
         "track_activity_query_size",

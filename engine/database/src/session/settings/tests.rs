@@ -33,6 +33,26 @@ fn the_order_of_a_date_is_not_passed_over() {
 }
 
 #[test]
+fn a_time_zone_goes_with_its_transaction() {
+    let mut settings = Settings::new("key");
+    assert!(settings.zone().is_utc());
+    assert_eq!(settings.set("timezone", "europe/berlin", false).unwrap(), "Europe/Berlin");
+    let berlin = settings.zone();
+    assert!(!berlin.is_utc());
+    settings.begin();
+    assert_eq!(settings.set("TimeZone", "-8", true).unwrap(), "<-08>+08");
+    assert_eq!(settings.zone().offset(0), -8 * 3600);
+    settings.end(true);
+    assert_eq!((settings.zone(), settings.get("TimeZone").as_deref()), (berlin, Some("Europe/Berlin")));
+    let error = settings.set("TimeZone", "Mars/Base", false).unwrap_err();
+    assert_eq!(error.state().code(), "22023");
+    assert_eq!(error.message(), "invalid value for parameter \"TimeZone\": \"Mars/Base\"");
+    assert!(settings.take_changes().contains(&("TimeZone".to_owned(), "Europe/Berlin".to_owned())));
+    settings.reset("TimeZone", false).unwrap();
+    assert!(settings.zone().is_utc());
+}
+
+#[test]
 fn a_recall_is_a_share() {
     let mut settings = Settings::new("key");
     assert_eq!((settings.get(TARGET_RECALL).as_deref(), settings.search().target_recall), (Some("0"), None));

@@ -1,17 +1,14 @@
 //! What a setting's value may be, and how it is written: for `settings`, which keeps it.
 
-use sepal_query::text_search_configuration;
+use sepal_query::{Zone, text_search_configuration};
 use sepal_types::{Error, Result, SearchPath, SqlState};
 
 use super::{
     super::past::parse_as_of,
-    AS_OF, SEARCH_PATH, TEXT_SEARCH_CONFIG, fixed,
+    AS_OF, SEARCH_PATH, TEXT_SEARCH_CONFIG, TIME_ZONE, fixed,
     known::{Kind, Known},
     memory,
 };
-
-const UTC_NAMES: &[&str] =
-    &["utc", "etc/utc", "gmt", "z", "zulu", "uct", "universal", "etc/gmt", "default", "local"];
 
 /// Checks a value and gives it in the form that SHOW prints.
 pub(super) fn validate(known: &Known, value: &str) -> Result<String> {
@@ -96,21 +93,12 @@ fn validate_date_style(value: &str, invalid: impl Fn() -> Error) -> Result<Strin
     Ok("ISO, MDY".to_owned())
 }
 
-/// `0`, `+00`, `-00:00`.
-fn is_zero_offset(zone: &str) -> bool {
-    zone.contains('0')
-        && zone.trim_start_matches(['+', '-']).chars().all(|character| matches!(character, '0' | ':'))
-}
-
 fn validate_text(name: &str, value: &str, invalid: impl Fn() -> Error) -> Result<String> {
     match name {
-        "TimeZone" => {
-            let zone = value.trim().trim_matches('\'').to_ascii_lowercase();
-            if UTC_NAMES.contains(&zone.as_str()) || is_zero_offset(&zone) {
-                return Ok("UTC".to_owned());
-            }
-            Err(invalid().with_hint("Sepal keeps and prints times in UTC only; convert in the client."))
-        }
+        TIME_ZONE => match Zone::parse(value) {
+            Some((_, shown)) => Ok(shown),
+            None => Err(invalid()),
+        },
         AS_OF if value.trim().is_empty() => Ok(String::new()),
         AS_OF => match parse_as_of(value.trim()) {
             Ok(_) => Ok(value.trim().to_owned()),

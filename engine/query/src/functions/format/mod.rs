@@ -24,6 +24,7 @@ use super::overloads::{
     Kind::{Date, Float8, Int8, Interval, Numeric, Text, Timestamp, Timestamptz},
     Overload, functions as declared, text,
 };
+use crate::zone::Zone;
 
 type Answered = Result<Answer, Error>;
 
@@ -31,8 +32,8 @@ const FUNCTIONS: &[(&str, &[Overload])] = &[
     (
         "to_char",
         &[
-            Overload::new(&[Timestamptz, Text], Text, |given, _| instant_text(given, true)),
-            Overload::new(&[Timestamp, Text], Text, |given, _| instant_text(given, false)),
+            Overload::new(&[Timestamptz, Text], Text, |given, _| instant_text(given, Some(Zone::current()))),
+            Overload::new(&[Timestamp, Text], Text, |given, _| instant_text(given, None)),
             Overload::new(&[Interval, Text], Text, |given, _| interval_text(given)),
             Overload::new(&[Numeric, Text], Text, |given, _| number_text(given)),
             Overload::new(&[Int8, Text], Text, |given, _| number_text(given)),
@@ -54,7 +55,7 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
 }
 
 /// An empty pattern gives NULL, and so does an infinite instant.
-fn instant_text(given: &[Given<'_>], zone: bool) -> Answered {
+fn instant_text(given: &[Given<'_>], zone: Option<Zone>) -> Answered {
     match (&given[0], text(given, 1)) {
         (_, "") | (Given::Instant(i64::MAX | i64::MIN), _) => Ok(Answer::Null),
         (Given::Instant(micros), pattern) => {

@@ -4,6 +4,7 @@ use datafusion::arrow::datatypes::IntervalMonthDayNano;
 use sepal_types::{Error, SqlState, civil_from_days, days_from_civil};
 
 use super::pattern::Node;
+use crate::zone::Zone;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
@@ -39,14 +40,27 @@ pub(super) struct Moment {
     micros: i64,
     /// Days since 1970; `None` for an interval, which is on no day.
     days: Option<i64>,
-    zone: bool,
+    /// What the zone is called, of a time that has one.
+    zone: Option<String>,
+    /// Its offset, in seconds to the east.
+    offset: i64,
 }
 
 impl Moment {
-    pub(super) fn of_instant(micros: i64, zone: bool) -> Self {
-        let (days, time) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY));
+    /// `zone`: whose clock shows the instant; `None` for a time without one.
+    pub(super) fn of_instant(micros: i64, zone: Option<Zone>) -> Self {
+        let shown = zone.map_or(micros, |zone| zone.clock(micros));
+        let (days, time) = (shown.div_euclid(MICROS_PER_DAY), shown.rem_euclid(MICROS_PER_DAY));
         let (year, month, day) = civil_from_days(days);
-        Self { year, month: month.into(), day: day.into(), days: Some(days), zone, ..Self::of_time(time) }
+        Self {
+            year,
+            month: month.into(),
+            day: day.into(),
+            days: Some(days),
+            zone: zone.map(|zone| zone.abbreviation(micros)),
+            offset: zone.map_or(0, |zone| zone.offset(micros)),
+            ..Self::of_time(time)
+        }
     }
 
     pub(super) fn of_interval(span: IntervalMonthDayNano) -> Self {
@@ -69,7 +83,8 @@ impl Moment {
             second: seconds % 60,
             micros: time % MICROS_PER_SECOND,
             days: None,
-            zone: false,
+            zone: None,
+            offset: 0,
         }
     }
 
@@ -183,11 +198,17 @@ fn field(moment: &Moment, name: &str, bare: bool, out: &mut String) -> Result<()
         }
         "TZ" => {
             moment.days()?;
-            (if moment.zone { cased(name, "UTC") } else { String::new() }, 0)
+            (moment.zone.as_deref().map_or_else(String::new, |zone| cased(name, zone)), 0)
         }
         "TZH" | "OF" => {
             moment.days()?;
-            ("+00".to_owned(), 0)
+            let (sign, minutes) = (if moment.offset < 0 { '-' } else { '+' }, moment.offset.abs() / 60);
+            let rest = if upper == "OF" && minutes % 60 != 0 {
+                format!(":{:02}", minutes % 60)
+            } else {
+                String::new()
+            };
+            (format!("{sign}{:02}{rest}", minutes / 60), 0)
         }
         other => {
             let message = format!("the pattern \"{other}\" of to_char() is not supported");
@@ -238,7 +259,7 @@ fn number(moment: &Moment, field: &str) -> Result<Option<(i64, usize)>, Error> {
         "Q" => ((moment.month - 1) / 3 + 1, 0),
         "TZM" => {
             moment.days()?;
-            (0, 2)
+            (moment.offset.abs() / 60 % 60, 2)
         }
         _ => return Ok(None),
     }))

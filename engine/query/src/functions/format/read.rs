@@ -6,6 +6,7 @@ use super::{
     moment::{DAYS, MONTHS},
     pattern::Node,
 };
+use crate::zone::Zone;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
@@ -29,6 +30,8 @@ pub(super) struct Read {
     micros: i64,
     zone_hours: i64,
     zone_minutes: i64,
+    /// The text names its offset.
+    has_zone: bool,
 }
 
 /// Errors: 22007 for a text that the pattern does not fit; 0A000 for a field that is only written.
@@ -161,8 +164,8 @@ impl Read {
             "SSSS" | "SSSSS" => {
                 (self.hour, self.minute, self.second) = (value / 3600, value / 60 % 60, value % 60);
             }
-            "TZH" => self.zone_hours = value,
-            "TZM" => self.zone_minutes = value,
+            "TZH" => (self.zone_hours, self.has_zone) = (value, true),
+            "TZM" => (self.zone_minutes, self.has_zone) = (value, true),
             // Days of weeks and quarters do not make a date.
             _ => {}
         }
@@ -196,7 +199,7 @@ impl Read {
         }
     }
 
-    /// Microseconds since 1970, UTC. Errors: 22007, 22008.
+    /// Microseconds since 1970, UTC; without an offset the text is of the session's zone. Errors: 22007, 22008.
     pub(super) fn micros(&self) -> Result<i64, Error> {
         let mut hour = self.hour;
         if self.twelve_hours {
@@ -222,7 +225,11 @@ impl Read {
         let minutes = if self.zone_hours < 0 { -self.zone_minutes } else { self.zone_minutes };
         let zone = self.zone_hours * 3600 + minutes * 60;
         let seconds = hour * 3600 + self.minute * 60 + self.second - zone;
-        Ok(self.days()? * MICROS_PER_DAY + seconds * MICROS_PER_SECOND + self.micros)
+        let micros = self.days()? * MICROS_PER_DAY + seconds * MICROS_PER_SECOND + self.micros;
+        if self.has_zone {
+            return Ok(micros);
+        }
+        Zone::current().instant(micros).ok_or_else(|| self.out_of_range())
     }
 
     fn out_of_range(&self) -> Error {

@@ -112,8 +112,10 @@ impl Source {
             SqlType::Timestamp => out.push_str(&quote_json(&text.replacen(' ', "T", 1))),
             SqlType::Timestamptz => {
                 let iso = text.replacen(' ', "T", 1);
-                let minutes = if iso.ends_with("+00") { ":00" } else { "" };
-                out.push_str(&quote_json(&(iso + minutes)));
+                let (time, era) = iso.split_at(iso.len() - if iso.ends_with(" BC") { 3 } else { 0 });
+                // An offset of whole hours is `+02` elsewhere.
+                let hours = matches!(time.as_bytes(), [.., b'+' | b'-', b'0'..=b'9', b'0'..=b'9']);
+                out.push_str(&quote_json(&format!("{time}{}{era}", if hours { ":00" } else { "" })));
             }
             _ => out.push_str(&quote_json(&text)),
         }

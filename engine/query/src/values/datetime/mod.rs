@@ -1,7 +1,7 @@
 //! `date`, `time`, `timestamp` and `timestamptz`: ISO text, and the wire's counts from the year 2000.
 //!
-//! Called by `builder`, `text_out` and `binary_out`. Arrow counts from 1970, Postgres' wire from 2000. The
-//! session's time zone is UTC. The largest and smallest numbers of a type are `infinity` and `-infinity`.
+//! Called by `builder`, `text_out` and `binary_out`. Arrow counts from 1970, Postgres' wire from 2000. Text is of the
+//! zone of the work at hand ([`Zone::current`]). The largest and smallest numbers of a type are `infinity` and `-infinity`.
 
 mod parse;
 
@@ -10,6 +10,7 @@ use sepal_types::{Clock, Error, Result, SqlState, SystemClock, civil_from_days, 
 
 use self::parse::{Parts, Problem, Special};
 use super::text_in::is_space;
+use crate::zone::Zone;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
@@ -32,8 +33,8 @@ pub(super) fn parse_date(text: &str) -> Result<i32> {
         Some(Special::Infinity) => return Ok(i32::MAX),
         Some(Special::MinusInfinity) => return Ok(i32::MIN),
         Some(Special::Epoch) => 0,
-        Some(Special::Now) => now_micros().div_euclid(MICROS_PER_DAY),
-        Some(Special::Day(offset)) => now_micros().div_euclid(MICROS_PER_DAY) + offset,
+        Some(Special::Now) => local_now().div_euclid(MICROS_PER_DAY),
+        Some(Special::Day(offset)) => local_now().div_euclid(MICROS_PER_DAY) + offset,
         None => parts.days.ok_or_else(|| malformed("date", text))?,
     };
     i32::try_from(days)
@@ -47,7 +48,7 @@ pub(super) fn parse_date(text: &str) -> Result<i32> {
 pub(super) fn parse_time(text: &str) -> Result<i64> {
     let parts = read(text, "time", true)?;
     match parts.special {
-        Some(Special::Now) => Ok(now_micros().rem_euclid(MICROS_PER_DAY)),
+        Some(Special::Now) => Ok(local_now().rem_euclid(MICROS_PER_DAY)),
         Some(_) => Err(malformed("time", text)),
         None => parts.micros.ok_or_else(|| malformed("time", text)),
     }
@@ -56,20 +57,28 @@ pub(super) fn parse_time(text: &str) -> Result<i64> {
 /// Microseconds since 1970; a zone is read and ignored. Errors: 22007 malformed, 22008 out of range.
 pub(super) fn parse_timestamp(text: &str) -> Result<i64> {
     let parts = read(text, "timestamp", false)?;
-    instant(&parts, "timestamp", text, 0)
+    if parts.special == Some(Special::Now) {
+        return Ok(local_now());
+    }
+    instant(&parts, "timestamp", text, Some)
 }
 
-/// Microseconds since 1970 in UTC; without a zone the text is UTC. Errors: 22007 malformed, 22008 out of range,
-/// 22023 an unknown zone.
+/// Microseconds since 1970 in UTC; without a zone the text is of the session's. Errors: 22007 malformed, 22008 out of
+/// range, 22023 an unknown zone.
 pub(super) fn parse_timestamptz(text: &str) -> Result<i64> {
     let name = "timestamp with time zone";
     let parts = read(text, name, false)?;
-    let offset = i64::from(parts.zone_seconds.unwrap_or(0)) * MICROS_PER_SECOND;
-    instant(&parts, name, text, offset)
+    match parts.zone_seconds {
+        Some(east) => {
+            instant(&parts, name, text, |shown| shown.checked_sub(i64::from(east) * MICROS_PER_SECOND))
+        }
+        None => instant(&parts, name, text, |shown| Zone::current().instant(shown)),
+    }
 }
 
-fn instant(parts: &Parts, name: &str, text: &str, offset_micros: i64) -> Result<i64> {
-    let today = || now_micros().div_euclid(MICROS_PER_DAY);
+/// `at`: when a clock shows a time.
+fn instant(parts: &Parts, name: &str, text: &str, at: impl FnOnce(i64) -> Option<i64>) -> Result<i64> {
+    let today = || local_now().div_euclid(MICROS_PER_DAY);
     let days = match parts.special {
         Some(Special::Infinity) => return Ok(i64::MAX),
         Some(Special::MinusInfinity) => return Ok(i64::MIN),
@@ -82,7 +91,7 @@ fn instant(parts: &Parts, name: &str, text: &str, offset_micros: i64) -> Result<
         || Error::new(SqlState::DatetimeFieldOverflow, format!("timestamp out of range: \"{text}\""));
     days.checked_mul(MICROS_PER_DAY)
         .and_then(|micros| micros.checked_add(parts.micros.unwrap_or(0)))
-        .and_then(|micros| micros.checked_sub(offset_micros))
+        .and_then(at)
         .filter(|micros| in_range(*micros))
         .ok_or_else(out_of_range)
 }
@@ -123,6 +132,11 @@ fn field_overflow(text: &str) -> Error {
 /// `now`, as a value's text may say. Statements that ask for the time do so in SQL; only input reads this clock.
 fn now_micros() -> i64 {
     SystemClock.now_us()
+}
+
+/// The same as the session's clock shows it.
+fn local_now() -> i64 {
+    Zone::current().clock(now_micros())
 }
 
 /// Days since 2000 to days since 1970. Errors: 22008.
@@ -179,18 +193,35 @@ pub(super) fn write_time(micros: i64, out: &mut BytesMut) {
     write_clock(seconds / 3600, seconds / 60 % 60, seconds % 60, micros.rem_euclid(MICROS_PER_SECOND), out);
 }
 
-/// `2024-01-02 03:04:05.678`, with `+00` for a timestamp with time zone.
-pub(super) fn write_timestamp(micros: i64, zone: bool, out: &mut BytesMut) {
+/// `2024-01-02 03:04:05.678`, of a timestamp with time zone as the zone's clock shows it, with its offset.
+pub(super) fn write_timestamp(micros: i64, zone: Option<Zone>, out: &mut BytesMut) {
     if write_infinity(micros == i64::MAX, micros == i64::MIN, out) {
         return;
     }
-    let year = write_day(micros.div_euclid(MICROS_PER_DAY), out);
+    let offset = zone.map(|zone| zone.offset(micros));
+    let shown = micros.saturating_add(offset.unwrap_or(0) * MICROS_PER_SECOND);
+    let year = write_day(shown.div_euclid(MICROS_PER_DAY), out);
     out.put_u8(b' ');
-    write_time(micros.rem_euclid(MICROS_PER_DAY), out);
-    if zone {
-        out.extend_from_slice(b"+00");
+    write_time(shown.rem_euclid(MICROS_PER_DAY), out);
+    if let Some(offset) = offset {
+        write_offset(offset, out);
     }
     write_era(year, out);
+}
+
+/// `+02`, `-03:30`, `+00:53:28`: minutes and seconds where there are some (`EncodeTimezone`).
+fn write_offset(east: i64, out: &mut BytesMut) {
+    out.put_u8(if east < 0 { b'-' } else { b'+' });
+    let seconds = east.abs();
+    write_padded(seconds / 3600, 2, out);
+    if seconds % 3600 != 0 {
+        out.put_u8(b':');
+        write_padded(seconds / 60 % 60, 2, out);
+    }
+    if seconds % 60 != 0 {
+        out.put_u8(b':');
+        write_padded(seconds % 60, 2, out);
+    }
 }
 
 /// `03:04:05.678`: hours have two digits or more, the fraction as many as it needs.

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 
 use super::{ColumnEncoder, decode_text, printed, sent, through, ty};
+use crate::zone::Zone;
 
 fn check(cases: &[(&str, &str, &str)]) {
     for (name, input, expected) in cases {
@@ -251,4 +252,37 @@ fn intervals_in_the_style_of_iso_8601() {
         column.binary(0, &mut out).unwrap();
         assert_eq!(out.to_vec(), sent(&ty, &array), "binary has no style");
     }
+}
+
+#[test]
+fn a_timestamptz_is_of_the_zone_at_hand() {
+    let zone = |name: &str| Zone::parse(name).expect("a zone").0;
+    for (name, text, expected) in [
+        ("Europe/Berlin", "2024-07-01 12:00", "2024-07-01 12:00:00+02"),
+        ("Europe/Berlin", "2024-07-01 12:00:00.25+00", "2024-07-01 14:00:00.25+02"),
+        ("Europe/Berlin", "2024-12-31 23:30Z", "2025-01-01 00:30:00+01"),
+        ("Europe/Berlin", "2024-03-31 02:30", "2024-03-31 03:30:00+02"),
+        ("Europe/Berlin", "2024-10-27 02:30", "2024-10-27 02:30:00+01"),
+        ("Europe/Berlin", "0044-03-15 12:00+00 BC", "0044-03-15 12:53:28+00:53:28 BC"),
+        ("Europe/Berlin", "-infinity", "-infinity"),
+        ("Europe/Berlin", "epoch", "1970-01-01 01:00:00+01"),
+        ("America/St_Johns", "2024-01-01 12:00", "2024-01-01 12:00:00-03:30"),
+        ("Asia/Kolkata", "2024-07-01 12:00 GMT", "2024-07-01 17:30:00+05:30"),
+    ] {
+        let found = zone(name).within(|| through("timestamptz", text));
+        assert_eq!(found.unwrap(), expected, "{text} in {name}");
+    }
+    let kolkata = zone("Asia/Kolkata");
+    let (ty, text) = (ty("timestamptz"), "2024-07-01 12:00:00+00");
+    let array = decode_text(&ty, Some(text.as_bytes())).unwrap();
+    assert_eq!(kolkata.within(|| sent(&ty, &array)), sent(&ty, &array), "binary has no zone");
+    assert_eq!(
+        kolkata.within(|| through("timestamp", "2024-07-01 12:00+02")).unwrap(),
+        "2024-07-01 12:00:00"
+    );
+    assert_eq!(
+        kolkata.within(|| through("timestamptz[]", "{2024-07-01 12:00}")).unwrap(),
+        "{\"2024-07-01 12:00:00+05:30\"}"
+    );
+    assert_eq!(printed(&ty, &array), text, "and outside of it all is as before");
 }

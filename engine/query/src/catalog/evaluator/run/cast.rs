@@ -7,6 +7,7 @@ use super::super::super::names::{reg_name, require_oid};
 use super::super::super::value::{Value, parse_list};
 use super::super::ty::{Class, Ty};
 use super::Run;
+use crate::zone::Zone;
 
 impl Run<'_> {
     pub(super) fn cast(&self, value: Value, from: &Ty, to: &Ty) -> Result<Value> {
@@ -27,7 +28,7 @@ impl Run<'_> {
             Class::List => self.to_list(&value, from, to),
             Class::Record => Ok(value),
             Class::Time => match value {
-                Value::Time(_) => Ok(value),
+                Value::Time(micros) => across(micros, from, to).map(Value::Time),
                 Value::Text(text) => Ok(instant(&text, &to.outward())?.map_or(Value::Null, Value::Time)),
                 other => Err(malformed(&other, to)),
             },
@@ -87,6 +88,18 @@ impl Run<'_> {
             Some(item) => self.cast(Value::text(item), &Ty::TEXT, &element),
         });
         Ok(Value::List(cast.collect::<Result<Vec<_>>>()?.into()))
+    }
+}
+
+/// Between `timestamptz` and `timestamp`, in the session's zone. Errors: 22008.
+fn across(micros: i64, from: &Ty, to: &Ty) -> Result<i64> {
+    let zone = Zone::current();
+    match (from, to) {
+        (Ty::Sql(SqlType::Timestamptz), Ty::Sql(SqlType::Timestamp)) => Ok(zone.clock(micros)),
+        (Ty::Sql(SqlType::Timestamp), Ty::Sql(SqlType::Timestamptz)) => zone
+            .instant(micros)
+            .ok_or_else(|| Error::new(SqlState::DatetimeFieldOverflow, "timestamp out of range")),
+        _ => Ok(micros),
     }
 }
 
