@@ -81,6 +81,7 @@ files! {
         postgres_transactions "transactions.slt",
         postgres_types "types.slt",
         postgres_unnest_lateral "unnest_lateral.slt",
+        postgres_untyped "untyped.slt",
         postgres_update_delete "update_delete.slt",
     }
     "sepal" {

@@ -6,6 +6,7 @@
 
 mod arrays;
 mod by_value;
+mod chosen;
 mod floats;
 mod grouped_keys;
 mod json_operators;

@@ -38,6 +38,36 @@ pub(super) fn mark_lateral(factor: &mut TableFactor) {
     *factor = TableFactor::Function { lateral: true, name, args, with_ordinality, alias };
 }
 
+/// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias. The numbers beside
+/// it are called `ordinality`.
+pub(super) fn name_series(factor: &mut TableFactor) {
+    let (name, alias, numbered) = match factor {
+        TableFactor::Table { name, args: Some(_), alias, with_ordinality, .. }
+            if name.to_string().eq_ignore_ascii_case("generate_series") =>
+        {
+            ("generate_series", alias, *with_ordinality)
+        }
+        TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } if array_exprs.len() == 1 => {
+            ("unnest", alias, *with_ordinality)
+        }
+        _ => return,
+    };
+    let ident = alias.as_ref().map_or_else(|| Ident::new(name), |alias| alias.name.clone());
+    let column = |name: Ident| TableAliasColumnDef { name, data_type: None };
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: ident.clone(),
+        columns: Vec::new(),
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(column(ident));
+    }
+    if numbered && alias.columns.len() == 1 {
+        alias.columns.push(column(Ident::new("ordinality")));
+    }
+}
+
 /// The only column is called like the item, several like the function.
 fn name_columns(function: &ObjectName, arguments: usize, numbered: bool, alias: &mut Option<TableAlias>) {
     let (name, count) = match is_named(function, "unnest") {

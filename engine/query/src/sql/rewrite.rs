@@ -15,12 +15,14 @@ use half::f16;
 use sepal_types::{SqlType, VectorKind, parse_elements, parse_vector};
 
 use super::{
-    array_query, exists,
+    array_query,
+    branches::Branches,
+    exists,
     hints::{hint, type_literals},
     json_rows::{name_rows, spell_elements, unnest_rows},
-    lateral_lists::mark_lateral,
+    lateral_lists::{mark_lateral, name_series},
     literals::{self, fold_sign, quoted_number, spell_number},
-    names::output_names,
+    names::{given_names, output_names},
     order::keep_apart,
     params::{ParameterTypes, number},
     quantifiers,
@@ -41,7 +43,10 @@ pub fn prepare_query(
     hint_targets(query.body.as_ref(), parameters, targets);
     type_values(query.body.as_mut(), targets, parameters);
     keep_apart(query, columns);
-    let _ = query.visit(&mut Pass { parameters, columns });
+    let given = given_names(query);
+    let of_tables = |name: &str| if given.contains(name) { None } else { columns(name) };
+    let inserted = !targets.is_empty();
+    let _ = query.visit(&mut Pass { parameters, columns, of_tables: &of_tables, inserted });
 }
 
 /// Prepares a lone expression: a DEFAULT, a predicate, an assignment.
@@ -50,7 +55,8 @@ pub fn prepare_expression(expr: &mut Expr, parameters: &mut ParameterTypes, targ
         parameters.hint(position, target);
     }
     literals::type_integers(expr);
-    let _ = expr.visit(&mut Pass { parameters, columns: &|_| None });
+    let none = |_: &str| -> Option<SqlType> { None };
+    let _ = expr.visit(&mut Pass { parameters, columns: &none, of_tables: &none, inserted: false });
 }
 
 /// The types of the columns that a statement's tables have, by name.
@@ -59,6 +65,10 @@ pub type ColumnTypes<'a> = dyn Fn(&str) -> Option<SqlType> + 'a;
 struct Pass<'a> {
     parameters: &'a mut ParameterTypes,
     columns: &'a ColumnTypes<'a>,
+    /// The same, but for names that the statement itself gives to something: that may be of another type.
+    of_tables: &'a ColumnTypes<'a>,
+    /// Whether the next query's rows are inserted.
+    inserted: bool,
 }
 
 impl VisitorMut for Pass<'_> {
@@ -69,6 +79,8 @@ impl VisitorMut for Pass<'_> {
         spell_elements(query, self.columns);
         self.hint_limit(query);
         name_outputs(query.body.as_mut());
+        let inserted = std::mem::take(&mut self.inserted);
+        Branches { parameters: self.parameters, columns: self.of_tables }.agree(&mut query.body, inserted);
         if let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) = &mut query.order_by {
             literals::type_integers_beside_ordinals(keys.iter_mut().map(|key| &mut key.expr));
         }
@@ -116,8 +128,8 @@ impl VisitorMut for Pass<'_> {
         compare_rows(expr);
         text_search::spell(expr, self.parameters, self.columns);
         // Before the operands are rewritten, so that their casts and literals are still to be seen.
-        hint(expr, self.parameters, self.columns);
-        type_literals(expr, self.parameters, self.columns);
+        hint(expr, self.parameters, self.of_tables);
+        type_literals(expr, self.parameters, self.of_tables);
         ControlFlow::Continue(())
     }
 
@@ -368,7 +380,6 @@ pub(super) fn written_modifier(ty: &SqlType, operand: &Expr) -> Option<i32> {
     written_dimensions(ty, operand).or_else(|| written_scale(ty, operand))
 }
 
-/// A `numeric` literal has as many digits after the point as it is written with: `'2.50'::numeric` is 2.50.
 fn written_scale(ty: &SqlType, operand: &Expr) -> Option<i32> {
     let (SqlType::Numeric(None), Expr::Value(value)) = (ty, operand) else {
         return None;
@@ -376,13 +387,17 @@ fn written_scale(ty: &SqlType, operand: &Expr) -> Option<i32> {
     let (Value::SingleQuotedString(text) | Value::Number(text, _)) = &value.value else {
         return None;
     };
+    written_numeric(text).map(|ty| ty.typmod())
+}
+
+/// A `numeric` literal has as many digits after the point as it is written with: `'2.50'::numeric` is 2.50.
+pub(crate) fn written_numeric(text: &str) -> Option<SqlType> {
     let digits = text.trim().trim_start_matches(['-', '+']);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let plain = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
     let length = whole.len() + fraction.len();
     let shape = (u8::try_from(length.max(1)).ok()?, i8::try_from(fraction.len()).ok()?);
-    (plain(whole) && plain(fraction) && (1..=38).contains(&length))
-        .then(|| SqlType::Numeric(Some(shape)).typmod())
+    (plain(whole) && plain(fraction) && (1..=38).contains(&length)).then_some(SqlType::Numeric(Some(shape)))
 }
 
 /// A vector literal without declared dimensions has those it is written with. They become its modifier, so
@@ -446,36 +461,6 @@ fn hint_targets(body: &SetExpr, parameters: &mut ParameterTypes, targets: &[SqlT
     }
 }
 
-/// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias. The numbers beside
-/// it are called `ordinality`.
-fn name_series(factor: &mut ast::TableFactor) {
-    let (name, alias, numbered) = match factor {
-        ast::TableFactor::Table { name, args: Some(_), alias, with_ordinality, .. }
-            if name.to_string().eq_ignore_ascii_case("generate_series") =>
-        {
-            ("generate_series", alias, *with_ordinality)
-        }
-        ast::TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } if array_exprs.len() == 1 => {
-            ("unnest", alias, *with_ordinality)
-        }
-        _ => return,
-    };
-    let ident = alias.as_ref().map_or_else(|| Ident::new(name), |alias| alias.name.clone());
-    let column = |name: Ident| ast::TableAliasColumnDef { name, data_type: None };
-    let alias = alias.get_or_insert_with(|| ast::TableAlias {
-        explicit: true,
-        name: ident.clone(),
-        columns: Vec::new(),
-        at: None,
-    });
-    if alias.columns.is_empty() {
-        alias.columns.push(column(ident));
-    }
-    if numbered && alias.columns.len() == 1 {
-        alias.columns.push(column(Ident::new("ordinality")));
-    }
-}
-
 /// Names every SELECT of a set operation alike from its own list; the left-most one names the result.
 fn name_outputs(body: &mut SetExpr) {
     match body {
@@ -484,6 +469,7 @@ fn name_outputs(body: &mut SetExpr) {
             name_outputs(left);
             name_outputs(right);
         }
+        SetExpr::Query(query) => name_outputs(&mut query.body),
         SetExpr::Values(values) => {
             vectors::unify_columns(values);
             type_untyped(values);
