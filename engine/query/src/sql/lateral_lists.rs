@@ -38,6 +38,30 @@ pub(super) fn mark_lateral(factor: &mut TableFactor) {
     *factor = TableFactor::Function { lateral: true, name, args, with_ordinality, alias };
 }
 
+/// What `unnest` or `generate_series` in FROM is called, and its columns, which get their names now.
+pub(super) fn named_columns(factor: &mut TableFactor) -> Option<(String, Vec<String>)> {
+    name_series(factor);
+    mark_lateral(factor);
+    let (count, numbered, alias) = match &*factor {
+        TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } => {
+            (array_exprs.len(), *with_ordinality, alias)
+        }
+        TableFactor::Function { name, args, with_ordinality, alias, .. } if is_named(name, "unnest") => {
+            (args.len(), *with_ordinality, alias)
+        }
+        TableFactor::Function { name, with_ordinality, alias, .. }
+        | TableFactor::Table { name, args: Some(_), with_ordinality, alias, .. }
+            if is_named(name, "generate_series") =>
+        {
+            (1, *with_ordinality, alias)
+        }
+        _ => return None,
+    };
+    let alias = alias.as_ref().filter(|alias| alias.columns.len() == count + usize::from(numbered))?;
+    let columns = alias.columns.iter().map(|column| normalized(&column.name));
+    Some((normalized(&alias.name), columns.collect()))
+}
+
 /// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias. The numbers beside
 /// it are called `ordinality`.
 pub(super) fn name_series(factor: &mut TableFactor) {
