@@ -92,6 +92,9 @@ impl VisitorMut for Pass<'_> {
     fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
         name_series(factor);
         mark_lateral(factor);
+        if let ast::TableFactor::UNNEST { array_exprs, .. } = factor {
+            array_exprs.iter_mut().for_each(literals::type_integers);
+        }
         text_search::select_query(factor);
         name_rows(factor, self.parameters);
         ControlFlow::Continue(())
