@@ -83,6 +83,7 @@ files! {
         postgres_unnest_lateral "unnest_lateral.slt",
         postgres_untyped "untyped.slt",
         postgres_update_delete "update_delete.slt",
+        postgres_window_frames "window_frames.slt",
     }
     "sepal" {
         sepal_clones "clones.slt",

@@ -24,6 +24,7 @@ mod extract;
 mod format;
 mod jsonb;
 mod lists;
+mod moving;
 mod numbers;
 mod numeric;
 mod only_row;
