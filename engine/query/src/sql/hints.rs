@@ -50,7 +50,7 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
         } => known.give_array(left, right),
         // The planner knows what to give to what stands after these words.
         Expr::Between { expr, low, high, .. } if placeholder(expr).is_some() => {
-            known.give_common(&[expr, low, high]);
+            known.give_common(&[expr.as_ref(), low.as_ref(), high.as_ref()]);
         }
         Expr::InList { expr, list, .. } if placeholder(expr).is_some() => {
             known.give_common(&std::iter::once(expr.as_ref()).chain(list).collect::<Vec<_>>());
@@ -198,8 +198,15 @@ impl Known<'_> {
             Expr::Case { conditions, else_result, .. } => {
                 self.agreed(&results(conditions, else_result.as_deref()))
             }
-            Expr::Function(function) if name_of(function).is_some_and(|name| takes_one_type(&name)) => {
-                self.agreed(&arguments(function))
+            Expr::Function(function) => {
+                let (name, arguments) = (name_of(function)?, arguments(function));
+                if takes_one_type(&name) {
+                    return self.agreed(&arguments);
+                }
+                if matches!(name.as_str(), "avg" | "max" | "min" | "sum") {
+                    self.certain(arguments.first()?)?;
+                }
+                self.type_of(expr)
             }
             Expr::Array(array) => {
                 let elements: Vec<&Expr> = array.elem.iter().collect();
@@ -522,6 +529,7 @@ mod tests {
             // What is not known here might be of any type.
             ("coalesce(unknown, 1, '2.5')", "coalesce(unknown, 1, '2.5')"),
             ("coalesce(unknown + 1, '2.5')", "coalesce(unknown + 1, '2.5')"),
+            ("coalesce(max(unknown + 1), '2.5')", "coalesce(max(unknown + 1), '2.5')"),
             ("coalesce(d - d, '1')", "coalesce(d - d, '1')"),
             ("coalesce(t, '{}')", "coalesce(t, '{}')"),
             ("nullif(v, '[1,2]')", "nullif(v, sepal_cast_vector('[1,2]', 2))"),
