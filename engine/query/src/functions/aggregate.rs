@@ -23,7 +23,10 @@ use datafusion::{
 };
 use sepal_types::{Error, SqlState};
 
-use super::moving::{Measure, Moving, add_variances};
+use super::{
+    moving::{Measure, Moving, add_variances},
+    percentile::add_percentile,
+};
 use crate::error::carry;
 
 /// Digits after the point that an average of exact numbers is computed in; DataFusion adds four, which makes the
@@ -32,7 +35,7 @@ const AVERAGE_SCALE: i8 = 12;
 /// What `bigint` is summed in: DataFusion adds ten digits.
 const BIGINT_INPUT: DataType = DataType::Decimal128(28, 0);
 
-/// Puts `sum` and `avg` in place of the ones that are registered, and adds names that Postgres has for others.
+/// Puts `sum`, `avg` and others in place of the ones that are registered, and adds names that Postgres has for others.
 pub fn number_aggregates(registered: &mut HashMap<String, Arc<AggregateUDF>>) {
     for (name, aggregate) in
         [("avg", Aggregate::Average), ("mean", Aggregate::Average), ("sum", Aggregate::Sum)]
@@ -44,6 +47,7 @@ pub fn number_aggregates(registered: &mut HashMap<String, Arc<AggregateUDF>>) {
         }
     }
     add_variances(registered);
+    add_percentile(registered);
     for (name, same) in [("every", "bool_and"), ("variance", "var_samp")] {
         if let Some(same) = registered.get(same).cloned() {
             registered.insert(name.to_owned(), same);

@@ -30,6 +30,7 @@ mod numeric;
 mod only_row;
 mod overloads;
 mod patterns;
+mod percentile;
 mod quantified;
 mod sequence;
 mod session;
