@@ -87,7 +87,8 @@ impl Branches<'_> {
             if let Shown::Typed(ty) = &common {
                 values.rows.iter_mut().for_each(|row| read_as(&mut row[column], ty, self.parameters));
             }
-            columns.push(common);
+            // PostgreSQL settles that before it looks at what stands around (`transformValuesClause`).
+            columns.push(if let Shown::Untyped = common { Shown::Typed(SqlType::Text) } else { common });
         }
         columns
     }
@@ -109,11 +110,6 @@ impl Branches<'_> {
                 _ => {}
             },
             SetExpr::Query(query) => return self.give(&mut query.body, column, ty),
-            SetExpr::Values(values) => {
-                for expr in values.rows.iter_mut().filter_map(|row| row.get_mut(column)) {
-                    read_as(expr, &ty, self.parameters);
-                }
-            }
             _ => {}
         }
         Shown::Typed(ty)
@@ -151,10 +147,11 @@ mod tests {
             ("VALUES ('2'), (NULL), (true)", "VALUES (sepal_cast_bool('2')), (NULL), (true)"),
             ("SELECT '1' UNION SELECT id", "SELECT sepal_cast_int8('1') UNION SELECT id"),
             (
-                "SELECT id UNION ALL (SELECT '2' LIMIT 1) UNION ALL VALUES ('3')",
-                "SELECT id UNION ALL (SELECT sepal_cast_int8('2') LIMIT 1) UNION ALL VALUES (sepal_cast_int8('3'))",
+                "SELECT id UNION ALL (SELECT '2' LIMIT 1) UNION ALL SELECT '3'",
+                "SELECT id UNION ALL (SELECT sepal_cast_int8('2') LIMIT 1) UNION ALL SELECT sepal_cast_int8('3')",
             ),
-            // The first two are text.
+            // The first two are text, and so are lone VALUES.
+            ("SELECT id UNION VALUES ('3')", "SELECT id UNION VALUES ('3')"),
             ("SELECT '1' UNION SELECT '2' UNION SELECT 3", "SELECT '1' UNION SELECT '2' UNION SELECT 3"),
             ("SELECT * UNION SELECT '2'", "SELECT * UNION SELECT '2'"),
             ("SELECT x UNION SELECT '2'", "SELECT x UNION SELECT '2'"),
