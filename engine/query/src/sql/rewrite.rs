@@ -150,6 +150,7 @@ impl VisitorMut for Pass<'_> {
         rewrite_age(expr);
         rewrite_zone(expr);
         rewrite_modulo(expr);
+        rewrite_ntile(expr);
         rewrite_minus(expr);
         unnest_rows(expr);
         spell_number(expr);
@@ -367,6 +368,16 @@ fn rewrite_modulo(expr: &mut Expr) {
     let nested = |operand: &Expr| Box::new(Expr::Nested(Box::new(operand.clone())));
     let remainder = Expr::BinaryOp { left: nested(left), op: BinaryOperator::Modulo, right: nested(right) };
     *expr = Expr::Nested(Box::new(remainder));
+}
+
+/// `ntile` is an `integer`, where DataFusion's is a `bigint`.
+fn rewrite_ntile(expr: &mut Expr) {
+    if let Expr::Function(function) = &*expr
+        && function.over.is_some()
+        && function.name.to_string().eq_ignore_ascii_case("ntile")
+    {
+        *expr = call("sepal_cast_int4", expr.clone(), None);
+    }
 }
 
 /// A minus before anything but a literal is a function of ours, which knows `integer out of range`.
