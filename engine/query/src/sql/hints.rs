@@ -74,7 +74,7 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
 }
 
 /// Reads string literals as what stands beside them, where a call, CASE or IS DISTINCT FROM wants one type of all and
-/// DataFusion would not know: `coalesce(tags, '{}')`.
+/// DataFusion would not know: `coalesce(tags, '{}')`. Also where a function takes a number: `left(name, '3')`.
 pub fn type_literals(expr: &mut Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<'_>) {
     let known = Known { parameters, columns };
     match expr {
@@ -95,13 +95,24 @@ pub fn type_literals(expr: &mut Expr, parameters: &mut ParameterTypes, columns: 
         Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
             known.read_literals(vec![left.as_mut(), right.as_mut()]);
         }
-        Expr::Function(function) if name_of(function).is_some_and(|name| chooses(&name)) => {
+        Expr::Function(function) => {
+            let Some(name) = name_of(function) else { return };
             let FunctionArguments::List(list) = &mut function.args else { return };
             let arguments = list.args.iter_mut().filter_map(|argument| match argument {
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
                 _ => None,
             });
-            known.read_literals(arguments.collect());
+            let arguments: Vec<&mut Expr> = arguments.collect();
+            if chooses(&name) {
+                return known.read_literals(arguments);
+            }
+            // Of a text `substring` might want a pattern.
+            let numbers = wanted(&name, arguments.len()).into_iter().map(|ty| ty.is_number().then_some(ty));
+            for (argument, ty) in arguments.into_iter().zip(numbers) {
+                if let Some(ty) = ty.filter(|_| !name.starts_with("substr")) {
+                    read_literal(argument, &ty);
+                }
+            }
         }
         _ => {}
     }
@@ -526,6 +537,8 @@ mod tests {
                 "CASE n WHEN '1' THEN '2' ELSE NULL END",
                 "CASE n WHEN sepal_cast_int4('1') THEN '2' ELSE NULL END",
             ),
+            ("left(t, '3')", "left(t, sepal_cast_int4('3'))"),
+            ("split_part('1,2', ',', '2')", "split_part('1,2', ',', sepal_cast_int4('2'))"),
             // What is not known here might be of any type.
             ("coalesce(unknown, 1, '2.5')", "coalesce(unknown, 1, '2.5')"),
             ("coalesce(unknown + 1, '2.5')", "coalesce(unknown + 1, '2.5')"),

@@ -159,17 +159,19 @@ impl VisitorMut for Pass<'_> {
 }
 
 impl Pass<'_> {
-    fn hint_limit(&mut self, query: &Query) {
-        let mut hint = |expr: Option<&Expr>| {
-            if let Some(position) = expr.and_then(placeholder) {
+    fn hint_limit(&mut self, query: &mut Query) {
+        let mut hint = |expr: Option<&mut Expr>| {
+            let Some(expr) = expr else { return };
+            if let Some(position) = placeholder(expr) {
                 self.parameters.hint(position, &SqlType::Int8);
             }
+            literals::read_count(expr);
         };
-        if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
-            hint(limit.as_ref());
-            hint(offset.as_ref().map(|offset| &offset.value));
+        if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &mut query.limit_clause {
+            hint(limit.as_mut());
+            hint(offset.as_mut().map(|offset| &mut offset.value));
         }
-        hint(query.fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref()));
+        hint(query.fetch.as_mut().and_then(|fetch| fetch.quantity.as_mut()));
     }
 
     /// A cast of a parameter types the parameter; a cast to or from a type with a text form of its own
