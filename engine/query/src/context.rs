@@ -318,7 +318,8 @@ impl StatementContext {
         }
     }
 
-    /// The names of the columns of what is read as a table and is none: a locking query within the statement, a catalog.
+    /// The names of the columns of what is read as a table and is none: a locking query within the statement, a
+    /// catalog.
     fn other_columns(&self, name: &ast::ObjectName) -> Option<Vec<String>> {
         let name = crate::ddl::relation_name(name).ok()?;
         let nested = self.nested.iter().find(|nested| name.schema.is_none() && nested.name == name.name);

@@ -1,10 +1,10 @@
 //! `sum`, `avg`, `variance` and `stddev` of floats over a window frame whose beginning moves.
 //!
-//! DataFusion takes off what leaves the frame; of floats that is not what adding up the rest gives: 1e20 + 1 - 1e20 is 0,
-//! and an infinity taken off an infinity is NaN. PostgreSQL, which has no inverse of these for floats, begins anew with
-//! each row. Here a frame is a queue of two stacks, of which the older one holds what its values make together from each
-//! of them on: nothing is ever taken off, and a row costs no more than a step. Called by `aggregate`, never outside of
-//! windows.
+//! DataFusion takes off what leaves the frame; of floats that is not what adding up the rest gives: 1e20 + 1 - 1e20 is
+//! 0, and an infinity taken off an infinity is NaN. PostgreSQL, which has no inverse of these for floats, begins anew
+//! with each row. Here a frame is a queue of two stacks, of which the older one holds what its values make together from
+//! each of them on: nothing is ever taken off, and a row costs no more than a step. Called by `aggregate`, never outside
+//! of windows.
 
 use std::{collections::HashMap, sync::Arc};
 
