@@ -13,6 +13,7 @@ mod json_operators;
 mod json_rows;
 mod lateral_lists;
 mod lateral_rows;
+mod memberships;
 mod moment;
 mod multisets;
 mod namesakes;
