@@ -103,12 +103,13 @@ impl Branches<'_> {
     /// Types an untyped column of one branch.
     fn give(&mut self, body: &mut SetExpr, column: usize, ty: SqlType) -> Shown {
         match body {
-            SetExpr::Select(select) => match select.projection.get_mut(column) {
-                Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) => {
+            SetExpr::Select(select) => {
+                if let Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) =
+                    select.projection.get_mut(column)
+                {
                     read_as(expr, &ty, self.parameters);
                 }
-                _ => {}
-            },
+            }
             SetExpr::Query(query) => return self.give(&mut query.body, column, ty),
             _ => {}
         }
