@@ -3,14 +3,12 @@
 //!
 //! Called by the AST pass; `planner/lateral_lists.rs` plans what this marks.
 
-use std::ops::ControlFlow;
-
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, TableAlias, TableAliasColumnDef,
-    TableFactor, Visit, Visitor,
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, TableAlias, TableAliasColumnDef, TableFactor,
+    Visit,
 };
 
-use super::names::normalized;
+use super::{names::normalized, outermost::any_outermost};
 
 /// Makes such a function lateral, and names its columns.
 pub(super) fn mark_lateral(factor: &mut TableFactor) {
@@ -125,30 +123,7 @@ fn is_named(name: &ObjectName, wanted: &str) -> bool {
 
 /// Whether a column is named, but within a subquery, whose columns are its own.
 fn looks_around<N: Visit>(arguments: &N) -> bool {
-    arguments.visit(&mut Columns { depth: 0 }).is_break()
-}
-
-struct Columns {
-    depth: usize,
-}
-
-impl Visitor for Columns {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        let column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-        if column && self.depth == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
+    any_outermost(arguments, |expr| matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)))
 }
 
 #[cfg(test)]

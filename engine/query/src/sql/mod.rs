@@ -21,6 +21,7 @@ mod moment_words;
 mod named;
 mod names;
 mod order;
+mod outermost;
 mod params;
 mod past;
 mod position;
