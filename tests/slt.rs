@@ -82,7 +82,9 @@ files! {
         postgres_transactions "transactions.slt",
         postgres_types "types.slt",
         postgres_unnest_lateral "unnest_lateral.slt",
+        postgres_untyped "untyped.slt",
         postgres_update_delete "update_delete.slt",
+        postgres_window_frames "window_frames.slt",
     }
     "sepal" {
         sepal_clones "clones.slt",

@@ -21,7 +21,7 @@ use sepal_storage::Snapshot;
 use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef, TableId};
 
 use crate::{
-    catalog::{CatalogContext, Lazily, quote_ident},
+    catalog::{self, CatalogContext, Lazily, quote_ident},
     locking::NestedLock,
     sql::past_tables,
     vector::IndexCache,
@@ -309,13 +309,25 @@ impl StatementContext {
         }
     }
 
-    /// The names of a table's columns, for `sql::expand_wildcards`.
+    /// The names of a table's columns, or a catalog's, for `sql::expand_wildcards`.
     pub fn table_columns(&self) -> impl Fn(&ast::ObjectName, Option<usize>) -> Option<Vec<String>> + use<> {
         let context = self.clone();
-        move |name, moment| {
-            let def = context.table_at(name, moment)?;
-            Some(def.columns.iter().map(|column| column.name.clone()).collect())
+        move |name, moment| match context.table_at(name, moment) {
+            Some(def) => Some(def.columns.iter().map(|column| column.name.clone()).collect()),
+            None => moment.is_none().then(|| context.other_columns(name)).flatten(),
         }
+    }
+
+    /// The names of the columns of what is read as a table and is none: a locking query within the statement, a
+    /// catalog.
+    fn other_columns(&self, name: &ast::ObjectName) -> Option<Vec<String>> {
+        let name = crate::ddl::relation_name(name).ok()?;
+        let nested = self.nested.iter().find(|nested| name.schema.is_none() && nested.name == name.name);
+        let schema = match nested {
+            Some(nested) => Arc::clone(nested.rows.schema()),
+            None => catalog::relation(name.schema.as_deref().unwrap_or("pg_catalog"), &name.name)?,
+        };
+        Some(schema.fields().iter().map(|field| field.name().clone()).collect())
     }
 
     /// The types of the columns of the tables that a query names; none for a name whose type they disagree on.

@@ -1,4 +1,4 @@
-//! Running EXPLAIN: of a query, and of a write.
+//! Running EXPLAIN: of a query, of one that locks its rows, and of a write.
 
 use std::{sync::Arc, time::Instant};
 
@@ -8,6 +8,7 @@ use sepal_query::{
     StatementContext,
     dml::Dml,
     explain::{execution_time, explain_lines, explain_write, explain_write_by_key},
+    locking::LockingQuery,
     output::OutputColumn,
     planner::parameter_values,
 };
@@ -22,6 +23,13 @@ impl Session {
         analyze: bool,
         parameters: &[ArrayRef],
     ) -> Result<Outcome> {
+        if let (true, Some(locking)) = (analyze, &query.locking) {
+            return self.run_explain_locking(query, locking, parameters).await;
+        }
+        if analyze && !query.context.nested.is_empty() {
+            let values = parameter_values(parameters, parameters.len())?;
+            self.run_nested(&query.context, &values).await?;
+        }
         self.bind(&query.context)?;
         if let Some(lookup) = &query.lookup {
             let started = Instant::now();
@@ -56,6 +64,29 @@ impl Session {
             totals = execution_time(started.elapsed(), rows);
         }
         let mut lines = explain_lines(&physical, analyze);
+        lines.extend(totals);
+        self.query_plan(lines)
+    }
+
+    /// Runs a locking query, with its locks, and shows its plan with what it took as a whole.
+    async fn run_explain_locking(
+        &mut self,
+        query: &Query,
+        locking: &LockingQuery,
+        parameters: &[ArrayRef],
+    ) -> Result<Outcome> {
+        let started = Instant::now();
+        let batches = self.select_for(locking, &query.context, parameters).await?;
+        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        let totals = execution_time(started.elapsed(), rows);
+        let mut lines = match locking.point() {
+            Some(point) => point.explain_lines(),
+            None => {
+                let values = parameter_values(parameters, parameters.len())?;
+                let physical = self.cancel.guard(self.tenant.engine.physical(&query.plan, values)).await?;
+                explain_lines(&physical, false)
+            }
+        };
         lines.extend(totals);
         self.query_plan(lines)
     }

@@ -23,6 +23,10 @@ use datafusion::{
 };
 use sepal_types::{Error, SqlState};
 
+use super::{
+    moving::{Measure, Moving, add_variances},
+    percentile::add_percentile,
+};
 use crate::error::carry;
 
 /// Digits after the point that an average of exact numbers is computed in; DataFusion adds four, which makes the
@@ -31,7 +35,7 @@ const AVERAGE_SCALE: i8 = 12;
 /// What `bigint` is summed in: DataFusion adds ten digits.
 const BIGINT_INPUT: DataType = DataType::Decimal128(28, 0);
 
-/// Puts `sum` and `avg` in place of the ones that are registered, and adds names that Postgres has for others.
+/// Puts `sum`, `avg` and others in place of the ones that are registered, and adds names that Postgres has for others.
 pub fn number_aggregates(registered: &mut HashMap<String, Arc<AggregateUDF>>) {
     for (name, aggregate) in
         [("avg", Aggregate::Average), ("mean", Aggregate::Average), ("sum", Aggregate::Sum)]
@@ -42,6 +46,8 @@ pub fn number_aggregates(registered: &mut HashMap<String, Arc<AggregateUDF>>) {
             registered.insert(name.to_owned(), Arc::new(AggregateUDF::from(function)));
         }
     }
+    add_variances(registered);
+    add_percentile(registered);
     for (name, same) in [("every", "bool_and"), ("variance", "var_samp")] {
         if let Some(same) = registered.get(same).cloned() {
             registered.insert(name.to_owned(), same);
@@ -171,7 +177,15 @@ impl AggregateUDFImpl for NumberAggregate {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        if self.sums_real(args.return_field.data_type()) {
+        let result = args.return_field.data_type();
+        if result.is_floating() && !args.is_distinct {
+            let measure = match self.aggregate {
+                Aggregate::Average => Measure::Average,
+                Aggregate::Sum => Measure::Sum,
+            };
+            return Ok(Box::new(Moving::new(measure, result)));
+        }
+        if self.sums_real(result) {
             return self.accumulator(args);
         }
         if self.sums_narrow(args.expr_fields) {
@@ -270,28 +284,13 @@ struct RealSum {
     count: i64,
 }
 
-impl RealSum {
-    fn add(&mut self, values: &ArrayRef, sign: f64) -> Result<()> {
-        let doubles = cast(values, &DataType::Float64)?;
-        let doubles = doubles.as_primitive::<Float64Type>();
-        self.sum += sign * sum(doubles).unwrap_or(0.0);
-        let present = i64::try_from(doubles.len() - doubles.null_count()).unwrap_or(i64::MAX);
-        self.count += if sign < 0.0 { -present } else { present };
-        Ok(())
-    }
-}
-
 impl Accumulator for RealSum {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.add(&values[0], 1.0)
-    }
-
-    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.add(&values[0], -1.0)
-    }
-
-    fn supports_retract_batch(&self) -> bool {
-        true
+        let doubles = cast(&values[0], &DataType::Float64)?;
+        let doubles = doubles.as_primitive::<Float64Type>();
+        self.sum += sum(doubles).unwrap_or(0.0);
+        self.count += i64::try_from(doubles.len() - doubles.null_count()).unwrap_or(i64::MAX);
+        Ok(())
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {

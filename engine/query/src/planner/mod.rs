@@ -6,12 +6,14 @@
 
 mod arrays;
 mod by_value;
+mod chosen;
 mod floats;
 mod grouped_keys;
 mod json_operators;
 mod json_rows;
 mod lateral_lists;
 mod lateral_rows;
+mod memberships;
 mod moment;
 mod multisets;
 mod namesakes;

@@ -20,7 +20,7 @@ use sepal_storage::arrow_type;
 use sepal_types::{Error, Metric, SqlState, SqlType, VectorKind};
 
 use super::{
-    arrays, json_operators, text_search, typing,
+    arrays, chosen, json_operators, text_search, typing,
     untyped::{self, Operand},
 };
 use crate::{
@@ -39,7 +39,9 @@ pub(super) struct Operators;
 
 impl ExprPlanner for Operators {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
-        let expr = match text_search::plan(expr, schema)? {
+        let RawBinaryExpr { op, left, right } = expr;
+        let (left, right) = (chosen::type_operand(left, schema)?, chosen::type_operand(right, schema)?);
+        let expr = match text_search::plan(RawBinaryExpr { op, left, right }, schema)? {
             PlannerResult::Original(expr) => expr,
             planned => return Ok(planned),
         };
@@ -97,7 +99,7 @@ impl ExprPlanner for Operators {
             return Ok(PlannerResult::Planned(sparse_array_call(vectors)));
         }
         let Some(kind) = common_kind(&exprs, schema) else {
-            return Ok(PlannerResult::Original(exprs));
+            return Ok(PlannerResult::Original(chosen::type_elements(exprs, schema)?));
         };
         let vectors = exprs.into_iter().map(|expr| as_vector(expr, kind)).collect::<Result<_>>()?;
         Ok(PlannerResult::Planned(vector_array_call(vectors)))

@@ -18,10 +18,12 @@ use datafusion::{
     },
 };
 
+use super::memberships;
 use crate::{functions::only_row, vector::columns_of};
 
-/// Gives such subqueries an aggregate.
+/// Gives such subqueries an aggregate, and completes the conditions that `memberships` is about.
 pub(super) fn aggregate(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = memberships::complete(plan)?;
     // Whether what a subquery gives may be NULL now: then the plans above it have another schema.
     let mut reshaped = false;
     let rewritten = plan.transform_up_with_subqueries(|node| {

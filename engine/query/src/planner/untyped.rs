@@ -20,7 +20,11 @@ use datafusion::{
 use sepal_storage::arrow_type;
 use sepal_types::SqlType;
 
-use super::{by_value, floats, json_operators};
+use super::{
+    by_value,
+    chosen::{self, is_untyped},
+    floats, json_operators,
+};
 use crate::{
     error::{carry, undefined_function_call},
     output::{is_bits, is_sparse, is_vector, natural_type, sql_type, typed_field},
@@ -74,7 +78,7 @@ pub(super) fn typed(expr: Expr, beside: &SqlType) -> Result<Expr> {
 
 /// The type that a literal takes beside this one: without its modifier. `None` for text, which it is already,
 /// and for types that are not compared.
-fn literal_type(ty: &SqlType) -> Option<SqlType> {
+pub(super) fn literal_type(ty: &SqlType) -> Option<SqlType> {
     match ty {
         SqlType::Bool
         | SqlType::Bytea
@@ -106,7 +110,8 @@ fn literal_type(ty: &SqlType) -> Option<SqlType> {
     }
 }
 
-fn constant(text: &str, ty: &SqlType) -> Result<Expr> {
+/// The constant that a literal's text is. Errors: those of the type's input function.
+pub(super) fn constant(text: &str, ty: &SqlType) -> Result<Expr> {
     if let Some(kind) = ty.vector_kind() {
         return Ok(Expr::Literal(vector_scalar(text, kind).map_err(carry)?, None));
     }
@@ -142,15 +147,16 @@ pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// The same for a lone expression.
 pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_up(|expr| {
-        let untyped = has_untyped_literal(&expr);
+        let untyped = has_untyped_operand(&expr);
         let mut expr = if untyped { type_operands(expr, schema)? } else { expr };
+        let read = chosen::type_choice(&mut expr, schema)?;
         refuse_elements(&expr, schema)?;
         if let Some(expr) = by_value::rewrite(&expr, schema) {
             return Ok(Transformed::yes(expr));
         }
         let unified = floats::unify(&mut expr, schema);
         let kept = json_operators::keep_type(&mut expr, schema)?;
-        Ok(Transformed::new_transformed(expr, untyped || unified || kept))
+        Ok(Transformed::new_transformed(expr, untyped || read || unified || kept))
     })
 }
 
@@ -215,14 +221,15 @@ fn refused_aggregate<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<(&'a str, 
     refused.then(|| (name, natural_type(&first)))
 }
 
-fn has_untyped_literal(expr: &Expr) -> bool {
-    let untyped = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), None));
+fn has_untyped_operand(expr: &Expr) -> bool {
     match expr {
-        Expr::Between(between) => untyped(&between.low) || untyped(&between.high),
-        Expr::InList(list) => list.list.iter().any(untyped),
+        Expr::Between(between) => {
+            is_untyped(&between.expr) || is_untyped(&between.low) || is_untyped(&between.high)
+        }
+        Expr::InList(list) => is_untyped(&list.expr) || list.list.iter().any(is_untyped),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             matches!(op, Operator::IsDistinctFrom | Operator::IsNotDistinctFrom)
-                && (untyped(left) || untyped(right))
+                && (is_untyped(left) || is_untyped(right))
         }
         _ => false,
     }
@@ -234,11 +241,15 @@ fn type_operands(expr: Expr, schema: &DFSchema) -> Result<Expr> {
             if let Operand::Typed(ty) = operand(&between.expr, schema) {
                 between.low = Box::new(typed(*between.low, &ty)?);
                 between.high = Box::new(typed(*between.high, &ty)?);
+            } else if let Some(ty) = chosen::common([between.low.as_ref(), between.high.as_ref()], schema) {
+                between.expr = Box::new(typed(*between.expr, &ty)?);
             }
             Expr::Between(between)
         }
         Expr::InList(mut list) => {
-            if let Operand::Typed(ty) = operand(&list.expr, schema) {
+            let all = std::iter::once(list.expr.as_ref()).chain(&list.list);
+            if let Some(ty) = chosen::common(all, schema) {
+                list.expr = Box::new(typed(*list.expr, &ty)?);
                 list.list = list.list.into_iter().map(|item| typed(item, &ty)).collect::<Result<_>>()?;
             }
             Expr::InList(list)

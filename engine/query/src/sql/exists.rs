@@ -7,37 +7,16 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    GroupByExpr, Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, Value, VisitMut,
-    VisitorMut, visit_expressions,
+    GroupByExpr, Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, Value,
+    visit_expressions,
 };
 
-use super::literals::number;
+use super::{literals::number, outermost::change_outermost};
 
 /// Rewrites one output expression, not the subqueries within it: they are visited on their own.
 pub(super) fn count_rows(expr: &mut Expr) {
-    let _ = expr.visit(&mut Counter { depth: 0 });
-}
-
-struct Counter {
-    depth: u32,
-}
-
-impl VisitorMut for Counter {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0
-            && let Expr::Exists { subquery, negated } = &*expr
+    change_outermost(expr, |expr| {
+        if let Expr::Exists { subquery, negated } = &*expr
             && let Some(counted) = counted(subquery)
         {
             let op = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
@@ -49,8 +28,7 @@ impl VisitorMut for Counter {
             };
             *expr = Expr::Nested(Box::new(compared));
         }
-        ControlFlow::Continue(())
-    }
+    });
 }
 
 /// The query with `count(*)` as its only output; `None` where that would not count its rows.

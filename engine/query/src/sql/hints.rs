@@ -15,8 +15,9 @@ use super::{
     literals::number,
     params::{ParameterTypes, compared},
     rewrite::{ColumnTypes, call, cast_target, placeholder, wrapper_name, written_modifier},
+    signatures::{chooses, common_type, rank, result, takes_one_type, wanted},
 };
-use crate::functions::{RowsFunction, json_rows, text_search_result};
+use crate::functions::text_search_result;
 
 /// Types the parameters that stand right inside `expr`.
 pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<'_>) {
@@ -36,8 +37,7 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
                 let beside = conditions.iter().map(|CaseWhen { condition, .. }| condition);
                 known.give_common(&std::iter::once(operand).chain(beside).collect::<Vec<_>>());
             }
-            let results = conditions.iter().map(|CaseWhen { result, .. }| result);
-            known.give_common(&results.chain(else_result.as_deref()).collect::<Vec<_>>());
+            known.give_common(&results(conditions, else_result.as_deref()));
         }
         Expr::BinaryOp {
             left,
@@ -48,6 +48,13 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
                 | BinaryOperator::StringConcat,
             right,
         } => known.give_array(left, right),
+        // The planner knows what to give to what stands after these words.
+        Expr::Between { expr, low, high, .. } if placeholder(expr).is_some() => {
+            known.give_common(&[expr.as_ref(), low.as_ref(), high.as_ref()]);
+        }
+        Expr::InList { expr, list, .. } if placeholder(expr).is_some() => {
+            known.give_common(&std::iter::once(expr.as_ref()).chain(list).collect::<Vec<_>>());
+        }
         Expr::Cast { expr, data_type, .. } => known.give_elements_of(expr, data_type),
         Expr::AtTimeZone { timestamp, time_zone } => {
             known.give(timestamp, &SqlType::Timestamptz);
@@ -67,7 +74,7 @@ pub fn hint(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<
 }
 
 /// Reads string literals as what stands beside them, where a call, CASE or IS DISTINCT FROM wants one type of all and
-/// DataFusion would not know: `coalesce(tags, '{}')`.
+/// DataFusion would not know: `coalesce(tags, '{}')`. Also where a function takes a number: `left(name, '3')`.
 pub fn type_literals(expr: &mut Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<'_>) {
     let known = Known { parameters, columns };
     match expr {
@@ -88,13 +95,24 @@ pub fn type_literals(expr: &mut Expr, parameters: &mut ParameterTypes, columns: 
         Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
             known.read_literals(vec![left.as_mut(), right.as_mut()]);
         }
-        Expr::Function(function) if name_of(function).is_some_and(|name| chooses(&name)) => {
+        Expr::Function(function) => {
+            let Some(name) = name_of(function) else { return };
             let FunctionArguments::List(list) = &mut function.args else { return };
             let arguments = list.args.iter_mut().filter_map(|argument| match argument {
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
                 _ => None,
             });
-            known.read_literals(arguments.collect());
+            let arguments: Vec<&mut Expr> = arguments.collect();
+            if chooses(&name) {
+                return known.read_literals(arguments);
+            }
+            // Of a text `substring` might want a pattern.
+            let numbers = wanted(&name, arguments.len()).into_iter().map(|ty| ty.is_number().then_some(ty));
+            for (argument, ty) in arguments.into_iter().zip(numbers) {
+                if let Some(ty) = ty.filter(|_| !name.starts_with("substr")) {
+                    read_literal(argument, &ty);
+                }
+            }
         }
         _ => {}
     }
@@ -103,6 +121,32 @@ pub fn type_literals(expr: &mut Expr, parameters: &mut ParameterTypes, columns: 
 /// The type of an expression that shows it.
 pub fn type_of(expr: &Expr, parameters: &mut ParameterTypes, columns: &ColumnTypes<'_>) -> Option<SqlType> {
     Known { parameters, columns }.type_of(expr)
+}
+
+/// The same where nothing within the expression is left open that could make it another type.
+pub fn certain_type(
+    expr: &Expr,
+    parameters: &mut ParameterTypes,
+    columns: &ColumnTypes<'_>,
+) -> Option<SqlType> {
+    Known { parameters, columns }.certain(expr)
+}
+
+/// Gives a string literal or a parameter the type of what stands beside it.
+pub fn read_as(expr: &mut Expr, ty: &SqlType, parameters: &mut ParameterTypes) {
+    match placeholder(expr) {
+        Some(position) => parameters.hint(position, ty),
+        None => read_literal(expr, ty),
+    }
+}
+
+/// Whether nothing says what an expression is: a string literal, NULL, a parameter.
+pub fn is_untyped(expr: &Expr, parameters: &ParameterTypes) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_untyped(inner, parameters),
+        Expr::Value(value) if matches!(value.value, Value::Null) => true,
+        _ => is_text(expr) || placeholder(expr).is_some_and(|position| parameters.get(position).is_none()),
+    }
 }
 
 /// What is known before planning.
@@ -130,11 +174,58 @@ impl Known<'_> {
 
     /// String literals among expressions that have one type together become constants of it, where that is needed.
     fn read_literals(&self, exprs: Vec<&mut Expr>) {
-        let Some(ty) = self.common(&exprs.iter().map(|expr| &**expr).collect::<Vec<_>>()) else { return };
-        let Some(wrapper) = wrapper_name(&ty).filter(|_| is_no_text(&ty)) else { return };
-        for literal in exprs.into_iter().filter(|expr| is_text(expr)) {
-            let modifier = written_modifier(&ty, literal).or_else(|| written_bits(&ty, literal));
-            *literal = call(&wrapper, literal.clone(), modifier);
+        let Some(ty) = self.agreed(&exprs.iter().map(|expr| &**expr).collect::<Vec<_>>()) else { return };
+        exprs.into_iter().for_each(|expr| read_literal(expr, &ty));
+    }
+
+    /// What expressions have in common, but those that have no type yet. `None` where one is not known: the planner,
+    /// which knows all, reads the literals then.
+    fn agreed(&self, exprs: &[&Expr]) -> Option<SqlType> {
+        let open = |expr: &&Expr| !is_untyped(expr, self.parameters) && self.certain(expr).is_none();
+        if exprs.iter().any(open) { None } else { self.common(exprs) }
+    }
+
+    /// The type of an expression in which nothing is left open.
+    fn certain(&self, expr: &Expr) -> Option<SqlType> {
+        match expr {
+            Expr::Nested(inner)
+            | Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr: inner } => {
+                self.certain(inner)
+            }
+            // Numbers: what dates and intervals make together is neither the one nor the other.
+            Expr::BinaryOp {
+                left,
+                op:
+                    BinaryOperator::Plus
+                    | BinaryOperator::Minus
+                    | BinaryOperator::Multiply
+                    | BinaryOperator::Divide
+                    | BinaryOperator::Modulo,
+                right,
+            } => {
+                let (left, right) = (self.certain(left)?, self.certain(right)?);
+                (rank(&left).is_some() && rank(&right).is_some()).then(|| common_type(left, right))
+            }
+            Expr::Case { conditions, else_result, .. } => {
+                self.agreed(&results(conditions, else_result.as_deref()))
+            }
+            Expr::Function(function) => {
+                let (name, arguments) = (name_of(function)?, arguments(function));
+                if takes_one_type(&name) {
+                    return self.agreed(&arguments);
+                }
+                if matches!(name.as_str(), "avg" | "max" | "min" | "sum") {
+                    self.certain(arguments.first()?)?;
+                }
+                self.type_of(expr)
+            }
+            Expr::Array(array) => {
+                let elements: Vec<&Expr> = array.elem.iter().collect();
+                self.agreed(&elements)
+                    .or_else(|| elements.iter().all(|element| is_text(element)).then_some(SqlType::Text))?;
+                self.type_of(expr)
+            }
+            _ => self.type_of(expr),
         }
     }
 
@@ -205,11 +296,7 @@ impl Known<'_> {
     }
 
     fn common(&self, exprs: &[&Expr]) -> Option<SqlType> {
-        let types = exprs.iter().filter_map(|expr| self.type_of(expr));
-        types.reduce(|left, right| match (rank(&left), rank(&right)) {
-            (Some(first), Some(second)) if second > first => right,
-            _ => left,
-        })
+        exprs.iter().filter_map(|expr| self.type_of(expr)).reduce(common_type)
     }
 
     /// The type of an expression that shows it.
@@ -229,6 +316,9 @@ impl Known<'_> {
                 let texts = !elements.is_empty() && elements.iter().all(|element| is_text(element));
                 let element = self.common(&elements).or_else(|| texts.then_some(SqlType::Text))?;
                 SqlType::Array(Box::new(element))
+            }
+            Expr::Case { conditions, else_result, .. } => {
+                self.common(&results(conditions, else_result.as_deref()))?
             }
             Expr::Interval(_) => SqlType::Interval,
             Expr::Identifier(_) | Expr::CompoundIdentifier(_) => self.column(expr)?,
@@ -255,7 +345,10 @@ impl Known<'_> {
                 match name.strip_prefix("sepal_cast_") {
                     Some(target) => SqlType::from_name(target)?,
                     None if takes_one_type(&name) => self.common(&arguments(function))?,
-                    None => result(&name).or_else(|| text_search_result(&name))?,
+                    None => match self.aggregate(&name, &arguments(function)) {
+                        Some(ty) => ty,
+                        None => result(&name).or_else(|| text_search_result(&name))?,
+                    },
                 }
             }
             _ => return None,
@@ -272,6 +365,28 @@ impl Known<'_> {
         })
     }
 
+    /// What the common aggregates give, also over windows.
+    fn aggregate(&self, name: &str, arguments: &[&Expr]) -> Option<SqlType> {
+        let argument = || self.type_of(arguments.first()?);
+        match (name, arguments.len()) {
+            ("count" | "dense_rank" | "rank" | "row_number", _) => Some(SqlType::Int8),
+            ("max" | "min", 1) => argument(),
+            ("sum", 1) => match argument()? {
+                SqlType::Int2 | SqlType::Int4 => Some(SqlType::Int8),
+                SqlType::Int8 | SqlType::Numeric(_) => Some(SqlType::Numeric(None)),
+                ty => Some(ty),
+            },
+            ("avg", 1) => match argument()? {
+                SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Numeric(_) => {
+                    Some(SqlType::Numeric(None))
+                }
+                SqlType::Float4 | SqlType::Float8 => Some(SqlType::Float8),
+                ty => Some(ty),
+            },
+            _ => None,
+        }
+    }
+
     fn column(&self, expr: &Expr) -> Option<SqlType> {
         let name = match expr {
             Expr::Identifier(ident) => ident,
@@ -286,9 +401,19 @@ fn name_of(function: &Function) -> Option<String> {
     function.name.0.last().and_then(|part| part.as_ident()).map(normalized)
 }
 
-/// Types that DataFusion finds nothing in common with text, or something else than their input functions read.
+/// A string literal as a constant of this type, unless it is text, or what `planner/json_operators.rs` reads.
+fn read_literal(expr: &mut Expr, ty: &SqlType) {
+    if !is_text(expr) || !is_no_text(ty) {
+        return;
+    }
+    let Some(wrapper) = wrapper_name(ty) else { return };
+    let modifier = written_modifier(ty, expr).or_else(|| written_bits(ty, expr));
+    *expr = call(&wrapper, expr.clone(), modifier);
+}
+
 fn is_no_text(ty: &SqlType) -> bool {
-    ty.vector_kind().is_some()
+    ty.is_number()
+        || ty.vector_kind().is_some()
         || matches!(
             ty,
             SqlType::Array(_)
@@ -319,6 +444,11 @@ fn is_text(expr: &Expr) -> bool {
         if matches!(value.value, Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_)))
 }
 
+/// What CASE chooses from.
+fn results<'a>(conditions: &'a [CaseWhen], or_else: Option<&'a Expr>) -> Vec<&'a Expr> {
+    conditions.iter().map(|CaseWhen { result, .. }| result).chain(or_else).collect()
+}
+
 fn arguments(function: &Function) -> Vec<&Expr> {
     match &function.args {
         FunctionArguments::List(list) => list
@@ -344,98 +474,6 @@ fn number_type(digits: &str) -> SqlType {
         SqlType::Int8
     } else {
         SqlType::Numeric(None)
-    }
-}
-
-/// Numbers in the order in which they are cast to one another.
-const fn rank(ty: &SqlType) -> Option<u8> {
-    Some(match ty {
-        SqlType::Int2 => 0,
-        SqlType::Int4 => 1,
-        SqlType::Int8 => 2,
-        SqlType::Numeric(_) => 3,
-        SqlType::Float4 => 4,
-        SqlType::Float8 => 5,
-        _ => return None,
-    })
-}
-
-/// Functions whose arguments have one type, which is also the result's.
-fn takes_one_type(name: &str) -> bool {
-    matches!(name, "array_cat" | "coalesce" | "greatest" | "least" | "mod" | "nullif" | "generate_series")
-}
-
-/// Those of them that give one of their arguments, or arrays.
-fn chooses(name: &str) -> bool {
-    takes_one_type(name) && !matches!(name, "generate_series" | "mod")
-}
-
-/// What the common functions of text give.
-fn result(name: &str) -> Option<SqlType> {
-    Some(match name {
-        "ascii" | "char_length" | "character_length" | "length" | "octet_length" | "strpos" => SqlType::Int4,
-        "btrim" | "concat" | "concat_ws" | "initcap" | "left" | "lower" | "lpad" | "ltrim" | "md5"
-        | "repeat" | "replace" | "reverse" | "right" | "rpad" | "rtrim" | "split_part" | "substr"
-        | "substring" | "to_char" | "translate" | "upper" => SqlType::Text,
-        "format" | "regexp_replace" | "regexp_substr" => SqlType::Text,
-        "age" => SqlType::Interval,
-        _ => return None,
-    })
-}
-
-/// The types that a function wants, in order; fewer than it has arguments where there is no telling.
-fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
-    use SqlType::{Bit, Bytea, Float8, HalfVec, Int4, Int8, Interval, Numeric, Text, Timestamptz, Vector};
-    match name {
-        name if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") => {
-            if arguments == 2 { vec![Int4, Int4] } else { vec![Int8] }
-        }
-        name if json_rows(name).is_some() => {
-            let jsonb = json_rows(name).is_some_and(RowsFunction::takes_jsonb);
-            vec![if jsonb { SqlType::Jsonb } else { SqlType::Json }]
-        }
-        "round" | "trunc" if arguments == 2 => vec![Numeric(None), Int4],
-        "abs" | "acos" | "asin" | "atan" | "cbrt" | "ceil" | "ceiling" | "cos" | "degrees" | "exp"
-        | "floor" | "ln" | "log" | "radians" | "round" | "sign" | "sin" | "sqrt" | "tan" | "trunc" => {
-            vec![Float8]
-        }
-        "atan2" | "pow" | "power" => vec![Float8, Float8],
-        "chr" | "to_hex" => vec![Int4],
-        "left" | "repeat" | "right" => vec![Text, Int4],
-        "sepal_as_of" => vec![Text, Timestamptz],
-        "sepal_as_of_snapshot" => vec![Text, Text],
-        "lpad" | "rpad" => vec![Text, Int4, Text],
-        "split_part" => vec![Text, Text, Int4],
-        "substr" | "substring" => vec![Text, Int4, Int4],
-        "date_trunc" => vec![Text, Timestamptz],
-        "cosine_distance" | "inner_product" | "l1_distance" | "l2_distance" => {
-            vec![Vector(None), Vector(None)]
-        }
-        "age" => vec![Timestamptz; arguments],
-        "sha224" | "sha256" | "sha384" | "sha512" => vec![Bytea],
-        "get_byte" => vec![Bytea, Int4],
-        "justify_days" | "justify_hours" | "justify_interval" => vec![Interval],
-        "phraseto_tsquery" | "plainto_tsquery" | "to_tsquery" | "to_tsvector" | "websearch_to_tsquery" => {
-            vec![Text; arguments]
-        }
-        "querytree" | "numnode" | "tsquery_not" | "tsquery_phrase" => {
-            vec![SqlType::TsQuery, SqlType::TsQuery, Int4]
-        }
-        "setweight" => vec![SqlType::TsVector, Text],
-        "strip" | "ts_delete" => vec![SqlType::TsVector],
-        "ts_rank" | "ts_rank_cd" if arguments == 2 => vec![SqlType::TsVector, SqlType::TsQuery],
-        "jsonb_path_exists" | "jsonb_path_match" | "jsonb_path_query_array" | "jsonb_path_query_first" => {
-            vec![SqlType::Jsonb, Text, SqlType::Jsonb, SqlType::Bool]
-        }
-        "hamming_distance" | "jaccard_distance" => vec![Bit(None), Bit(None)],
-        name if name.starts_with("sparsevec_") => vec![SqlType::SparseVec(None); arguments],
-        "l2_norm" => vec![HalfVec(None)],
-        "binary_quantize" | "l2_normalize" | "vector_dims" | "vector_norm" => vec![Vector(None)],
-        "subvector" => vec![Vector(None), Int4, Int4],
-        "ascii" | "btrim" | "char_length" | "character_length" | "initcap" | "length" | "lower" | "ltrim"
-        | "md5" | "octet_length" | "replace" | "reverse" | "rtrim" | "starts_with" | "strpos"
-        | "translate" | "upper" => vec![Text; arguments],
-        _ => Vec::new(),
     }
 }
 
@@ -484,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn literals_beside_arrays_are_arrays() {
+    fn literals_have_the_type_of_what_stands_beside_them() {
         let cases = [
             ("coalesce(tags, '{}')", "coalesce(tags, sepal_cast__text('{}'))"),
             (
@@ -492,6 +530,20 @@ mod tests {
                 "CASE WHEN a THEN sepal_cast__int4('{1}') ELSE ARRAY[2] END",
             ),
             ("array_cat('{a}', tags)", "array_cat(sepal_cast__text('{a}'), tags)"),
+            ("coalesce(n, '0')", "coalesce(n, sepal_cast_int4('0'))"),
+            ("coalesce(max(n + 1), '0')", "coalesce(max(n + 1), sepal_cast_int4('0'))"),
+            ("greatest('2.5', n, 1.0)", "greatest(sepal_cast_numeric('2.5', 131077), n, 1.0)"),
+            (
+                "CASE n WHEN '1' THEN '2' ELSE NULL END",
+                "CASE n WHEN sepal_cast_int4('1') THEN '2' ELSE NULL END",
+            ),
+            ("left(t, '3')", "left(t, sepal_cast_int4('3'))"),
+            ("split_part('1,2', ',', '2')", "split_part('1,2', ',', sepal_cast_int4('2'))"),
+            // What is not known here might be of any type.
+            ("coalesce(unknown, 1, '2.5')", "coalesce(unknown, 1, '2.5')"),
+            ("coalesce(unknown + 1, '2.5')", "coalesce(unknown + 1, '2.5')"),
+            ("coalesce(max(unknown + 1), '2.5')", "coalesce(max(unknown + 1), '2.5')"),
+            ("coalesce(d - d, '1')", "coalesce(d - d, '1')"),
             ("coalesce(t, '{}')", "coalesce(t, '{}')"),
             ("nullif(v, '[1,2]')", "nullif(v, sepal_cast_vector('[1,2]', 2))"),
             ("b IS DISTINCT FROM '1010'", "b IS DISTINCT FROM sepal_cast_bit('1010', 4)"),
@@ -502,6 +554,8 @@ mod tests {
         ];
         let columns = |name: &str| match name {
             "b" => Some(SqlType::Bit(Some(3))),
+            "d" => Some(SqlType::Date),
+            "n" => Some(SqlType::Int4),
             "tags" => Some(SqlType::Array(Box::new(SqlType::Text))),
             "v" => Some(SqlType::Vector(Some(3))),
             _ => None,

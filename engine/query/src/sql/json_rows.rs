@@ -63,6 +63,23 @@ pub(super) fn name_rows(factor: &mut TableFactor, parameters: &mut ParameterType
     }
 }
 
+/// What such a function in FROM is called, and its columns.
+pub(super) fn named_columns(factor: &TableFactor) -> Option<(String, Vec<String>)> {
+    let rows = rows_of(factor)?;
+    let (TableFactor::Table { with_ordinality, alias, .. }
+    | TableFactor::Function { with_ordinality, alias, .. }) = factor
+    else {
+        return None;
+    };
+    let table = alias.as_ref().map_or_else(|| rows.name.to_owned(), |alias| normalized(&alias.name));
+    let names = rows.columns().into_iter().map(|name| name.map_or_else(|| table.clone(), str::to_owned));
+    let mut names: Vec<String> = names.chain(with_ordinality.then(|| "ordinality".to_owned())).collect();
+    for (name, column) in names.iter_mut().zip(alias.iter().flat_map(|alias| &alias.columns)) {
+        *name = normalized(&column.name);
+    }
+    Some((table, names))
+}
+
 fn rows_of(factor: &TableFactor) -> Option<&'static RowsFunction> {
     match factor {
         TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {

@@ -3,14 +3,12 @@
 //!
 //! Called by the AST pass; `planner/lateral_lists.rs` plans what this marks.
 
-use std::ops::ControlFlow;
-
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, TableAlias, TableAliasColumnDef,
-    TableFactor, Visit, Visitor,
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, TableAlias, TableAliasColumnDef, TableFactor,
+    Visit,
 };
 
-use super::names::normalized;
+use super::{names::normalized, outermost::any_outermost};
 
 /// Makes such a function lateral, and names its columns.
 pub(super) fn mark_lateral(factor: &mut TableFactor) {
@@ -36,6 +34,60 @@ pub(super) fn mark_lateral(factor: &mut TableFactor) {
     let (name, args, with_ordinality, mut alias): (_, Vec<FunctionArg>, _, _) = replaced;
     name_columns(&name, args.len(), with_ordinality, &mut alias);
     *factor = TableFactor::Function { lateral: true, name, args, with_ordinality, alias };
+}
+
+/// What `unnest` or `generate_series` in FROM is called, and its columns, which get their names now.
+pub(super) fn named_columns(factor: &mut TableFactor) -> Option<(String, Vec<String>)> {
+    name_series(factor);
+    mark_lateral(factor);
+    let (count, numbered, alias) = match &*factor {
+        TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } => {
+            (array_exprs.len(), *with_ordinality, alias)
+        }
+        TableFactor::Function { name, args, with_ordinality, alias, .. } if is_named(name, "unnest") => {
+            (args.len(), *with_ordinality, alias)
+        }
+        TableFactor::Function { name, with_ordinality, alias, .. }
+        | TableFactor::Table { name, args: Some(_), with_ordinality, alias, .. }
+            if is_named(name, "generate_series") =>
+        {
+            (1, *with_ordinality, alias)
+        }
+        _ => return None,
+    };
+    let alias = alias.as_ref().filter(|alias| alias.columns.len() == count + usize::from(numbered))?;
+    let columns = alias.columns.iter().map(|column| normalized(&column.name));
+    Some((normalized(&alias.name), columns.collect()))
+}
+
+/// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias. The numbers beside
+/// it are called `ordinality`.
+pub(super) fn name_series(factor: &mut TableFactor) {
+    let (name, alias, numbered) = match factor {
+        TableFactor::Table { name, args: Some(_), alias, with_ordinality, .. }
+            if name.to_string().eq_ignore_ascii_case("generate_series") =>
+        {
+            ("generate_series", alias, *with_ordinality)
+        }
+        TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } if array_exprs.len() == 1 => {
+            ("unnest", alias, *with_ordinality)
+        }
+        _ => return,
+    };
+    let ident = alias.as_ref().map_or_else(|| Ident::new(name), |alias| alias.name.clone());
+    let column = |name: Ident| TableAliasColumnDef { name, data_type: None };
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: ident.clone(),
+        columns: Vec::new(),
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(column(ident));
+    }
+    if numbered && alias.columns.len() == 1 {
+        alias.columns.push(column(Ident::new("ordinality")));
+    }
 }
 
 /// The only column is called like the item, several like the function.
@@ -71,30 +123,7 @@ fn is_named(name: &ObjectName, wanted: &str) -> bool {
 
 /// Whether a column is named, but within a subquery, whose columns are its own.
 fn looks_around<N: Visit>(arguments: &N) -> bool {
-    arguments.visit(&mut Columns { depth: 0 }).is_break()
-}
-
-struct Columns {
-    depth: usize,
-}
-
-impl Visitor for Columns {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        let column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-        if column && self.depth == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
+    any_outermost(arguments, |expr| matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)))
 }
 
 #[cfg(test)]

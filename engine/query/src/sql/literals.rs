@@ -58,6 +58,16 @@ fn signed(sign: UnaryOperator, operand: Expr) -> Expr {
     }
 }
 
+/// `LIMIT '10'`, as drivers write it that put values into the text themselves.
+pub fn read_count(expr: &mut Expr) {
+    if let Expr::Value(value) = &*expr
+        && let Value::SingleQuotedString(text) = &value.value
+        && let Ok(count) = text.trim().parse::<i64>()
+    {
+        *expr = Expr::Value(Value::Number(count.to_string(), false).into());
+    }
+}
+
 /// The digits of a bare number.
 pub fn number(expr: &Expr) -> Option<&str> {
     match expr {

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
     SelectItem, TableFactor, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
 };
 
-use super::{names::normalized, rewrite::call_of};
+use super::{names::normalized, outermost::change_outermost, rewrite::call_of};
 
 /// An item of FROM that is not a join: its name and its columns.
 pub(super) struct Item<'a> {
@@ -44,11 +44,11 @@ pub(super) fn spell(select: &mut Select, keys: &mut [OrderByExpr], items: &[Item
     select.projection = projection.into_iter().flat_map(|item| written_out(item, &shown)).collect();
     // Its own expressions alone.
     select.from = Vec::new();
-    let _ = VisitMut::visit(select, &mut Names { shown: &shown, depth: 0 });
+    spell_names(select, &shown);
     select.from = from;
     for key in keys {
         if !names_output(&key.expr, &select.projection) {
-            let _ = VisitMut::visit(&mut key.expr, &mut Names { shown: &shown, depth: 0 });
+            spell_names(&mut key.expr, &shown);
         }
     }
 }
@@ -122,7 +122,7 @@ fn combined(
         }
         JoinConstraint::On(condition) => {
             left.append(&mut right);
-            let _ = VisitMut::visit(condition, &mut Names { shown: &left, depth: 0 });
+            spell_names(condition, &left);
             return Some(left);
         }
         JoinConstraint::None => Vec::new(),
@@ -217,32 +217,14 @@ fn names_output(key: &Expr, projection: &[SelectItem]) -> bool {
 }
 
 /// Puts what they mean in the place of the names of merged columns.
-struct Names<'a> {
-    shown: &'a [Shown],
-    depth: usize,
-}
-
-impl VisitorMut for Names<'_> {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let (0, Expr::Identifier(ident)) = (self.depth, &*expr)
-            && let Some(column) = merged(ident, self.shown)
+fn spell_names(node: &mut impl VisitMut, shown: &[Shown]) {
+    change_outermost(node, |expr| {
+        if let Expr::Identifier(ident) = &*expr
+            && let Some(column) = merged(ident, shown)
         {
             *expr = column.value.clone();
         }
-        ControlFlow::Continue(())
-    }
+    });
 }
 
 struct Nested<'a> {

@@ -4,6 +4,7 @@
 //! Called by `database::Session` for every statement. Nothing here plans or runs anything.
 
 mod array_query;
+mod branches;
 pub mod delivery;
 mod depth;
 mod dialect;
@@ -20,6 +21,7 @@ mod moment_words;
 mod named;
 mod names;
 mod order;
+mod outermost;
 mod params;
 mod past;
 mod position;
@@ -31,6 +33,7 @@ mod rows;
 mod schemas;
 mod sequences;
 pub mod shape;
+mod signatures;
 mod statement;
 mod text_search;
 mod tokens;
@@ -49,10 +52,12 @@ pub use params::{ParameterTypes, compared};
 pub use past::{Moment, moments, past_tables, reference};
 pub use position::locate;
 pub use quantifiers::Quantified;
+pub(crate) use rewrite::written_numeric;
 pub use rewrite::{ColumnTypes, prepare_expression, prepare_query};
 pub(crate) use row_locks::marked_lock;
 pub use schemas::SchemaStatement;
 pub use sequences::{IdentityChange, SequenceChange, SequenceOption, SequenceStatement, object_of};
+pub(crate) use signatures::common_type;
 pub use statement::{Statement, StatementKind, parse_statements};
 pub use tokens::tokenize;
 pub use wildcard::{TableColumns, expand_wildcards};

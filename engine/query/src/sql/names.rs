@@ -4,10 +4,11 @@
 //! `?column?`, repeated if need be. Every unnamed item gets an explicit alias; a repeated name carries an
 //! invisible marker that [`strip_marker`] takes off again when the columns are described.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, FunctionArgumentList, FunctionArguments, Ident, SelectItem,
+    self, Expr, FunctionArgumentList, FunctionArguments, Ident, Query, Select, SelectItem, TableAlias,
+    TableFactor, Visit, Visitor,
 };
 
 /// U+0001 and a number after it make a repeated name unique for DataFusion.
@@ -41,6 +42,71 @@ pub fn output_names(select: &mut ast::Select) {
         }
         let alias = if repeated { marked(&name, position) } else { name };
         *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) };
+    }
+}
+
+/// The names that a statement gives to something within it: outputs of the queries in it, items of FROM, their columns.
+/// A column that is called so need not be a table's.
+pub(super) fn given_names(query: &Query) -> HashSet<String> {
+    let mut given = Given { names: HashSet::new(), depth: 0 };
+    let _ = Visit::visit(query, &mut given);
+    given.names
+}
+
+struct Given {
+    names: HashSet<String>,
+    depth: usize,
+}
+
+impl Given {
+    fn alias(&mut self, alias: &TableAlias) {
+        self.names.insert(normalized(&alias.name));
+        self.names.extend(alias.columns.iter().map(|column| normalized(&column.name)));
+    }
+}
+
+impl Visitor for Given {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        query.with.iter().flat_map(|with| &with.cte_tables).for_each(|cte| self.alias(&cte.alias));
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        // Nothing within the statement sees the outputs of the outermost query.
+        for item in select.projection.iter().filter(|_| self.depth > 1) {
+            let name = match item {
+                SelectItem::UnnamedExpr(expr) if !is_column(expr) => figure_name(expr),
+                SelectItem::ExprWithAlias { expr, alias } => {
+                    let name = strip_marker(&normalized(alias)).to_owned();
+                    let own = is_column(expr) && figure_name(expr).as_ref() == Some(&name);
+                    (!own).then_some(name)
+                }
+                _ => None,
+            };
+            self.names.extend(name);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { alias: Some(alias), .. }
+        | TableFactor::Derived { alias: Some(alias), .. }
+        | TableFactor::Function { alias: Some(alias), .. }
+        | TableFactor::TableFunction { alias: Some(alias), .. }
+        | TableFactor::UNNEST { alias: Some(alias), .. }
+        | TableFactor::NestedJoin { alias: Some(alias), .. } = factor
+        {
+            self.alias(alias);
+        }
+        ControlFlow::Continue(())
     }
 }
 

@@ -15,12 +15,14 @@ use half::f16;
 use sepal_types::{SqlType, VectorKind, parse_elements, parse_vector};
 
 use super::{
-    array_query, exists,
+    array_query,
+    branches::Branches,
+    exists,
     hints::{hint, type_literals},
     json_rows::{name_rows, spell_elements, unnest_rows},
-    lateral_lists::mark_lateral,
+    lateral_lists::{mark_lateral, name_series},
     literals::{self, fold_sign, quoted_number, spell_number},
-    names::output_names,
+    names::{given_names, output_names},
     order::keep_apart,
     params::{ParameterTypes, number},
     quantifiers,
@@ -41,7 +43,10 @@ pub fn prepare_query(
     hint_targets(query.body.as_ref(), parameters, targets);
     type_values(query.body.as_mut(), targets, parameters);
     keep_apart(query, columns);
-    let _ = query.visit(&mut Pass { parameters, columns });
+    let given = given_names(query);
+    let of_tables = |name: &str| if given.contains(name) { None } else { columns(name) };
+    let inserted = !targets.is_empty();
+    let _ = query.visit(&mut Pass { parameters, columns, of_tables: &of_tables, inserted });
 }
 
 /// Prepares a lone expression: a DEFAULT, a predicate, an assignment.
@@ -50,7 +55,8 @@ pub fn prepare_expression(expr: &mut Expr, parameters: &mut ParameterTypes, targ
         parameters.hint(position, target);
     }
     literals::type_integers(expr);
-    let _ = expr.visit(&mut Pass { parameters, columns: &|_| None });
+    let none = |_: &str| -> Option<SqlType> { None };
+    let _ = expr.visit(&mut Pass { parameters, columns: &none, of_tables: &none, inserted: false });
 }
 
 /// The types of the columns that a statement's tables have, by name.
@@ -59,6 +65,10 @@ pub type ColumnTypes<'a> = dyn Fn(&str) -> Option<SqlType> + 'a;
 struct Pass<'a> {
     parameters: &'a mut ParameterTypes,
     columns: &'a ColumnTypes<'a>,
+    /// The same, but for names that the statement itself gives to something: that may be of another type.
+    of_tables: &'a ColumnTypes<'a>,
+    /// Whether the next query's rows are inserted.
+    inserted: bool,
 }
 
 impl VisitorMut for Pass<'_> {
@@ -69,6 +79,8 @@ impl VisitorMut for Pass<'_> {
         spell_elements(query, self.columns);
         self.hint_limit(query);
         name_outputs(query.body.as_mut());
+        let inserted = std::mem::take(&mut self.inserted);
+        Branches { parameters: self.parameters, columns: self.of_tables }.agree(&mut query.body, inserted);
         if let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(keys), .. }) = &mut query.order_by {
             literals::type_integers_beside_ordinals(keys.iter_mut().map(|key| &mut key.expr));
         }
@@ -80,6 +92,9 @@ impl VisitorMut for Pass<'_> {
     fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
         name_series(factor);
         mark_lateral(factor);
+        if let ast::TableFactor::UNNEST { array_exprs, .. } = factor {
+            array_exprs.iter_mut().for_each(literals::type_integers);
+        }
         text_search::select_query(factor);
         name_rows(factor, self.parameters);
         ControlFlow::Continue(())
@@ -116,8 +131,8 @@ impl VisitorMut for Pass<'_> {
         compare_rows(expr);
         text_search::spell(expr, self.parameters, self.columns);
         // Before the operands are rewritten, so that their casts and literals are still to be seen.
-        hint(expr, self.parameters, self.columns);
-        type_literals(expr, self.parameters, self.columns);
+        hint(expr, self.parameters, self.of_tables);
+        type_literals(expr, self.parameters, self.of_tables);
         ControlFlow::Continue(())
     }
 
@@ -135,6 +150,7 @@ impl VisitorMut for Pass<'_> {
         rewrite_age(expr);
         rewrite_zone(expr);
         rewrite_modulo(expr);
+        rewrite_ntile(expr);
         rewrite_minus(expr);
         unnest_rows(expr);
         spell_number(expr);
@@ -143,17 +159,19 @@ impl VisitorMut for Pass<'_> {
 }
 
 impl Pass<'_> {
-    fn hint_limit(&mut self, query: &Query) {
-        let mut hint = |expr: Option<&Expr>| {
-            if let Some(position) = expr.and_then(placeholder) {
+    fn hint_limit(&mut self, query: &mut Query) {
+        let mut hint = |expr: Option<&mut Expr>| {
+            let Some(expr) = expr else { return };
+            if let Some(position) = placeholder(expr) {
                 self.parameters.hint(position, &SqlType::Int8);
             }
+            literals::read_count(expr);
         };
-        if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
-            hint(limit.as_ref());
-            hint(offset.as_ref().map(|offset| &offset.value));
+        if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &mut query.limit_clause {
+            hint(limit.as_mut());
+            hint(offset.as_mut().map(|offset| &mut offset.value));
         }
-        hint(query.fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref()));
+        hint(query.fetch.as_mut().and_then(|fetch| fetch.quantity.as_mut()));
     }
 
     /// A cast of a parameter types the parameter; a cast to or from a type with a text form of its own
@@ -354,6 +372,16 @@ fn rewrite_modulo(expr: &mut Expr) {
     *expr = Expr::Nested(Box::new(remainder));
 }
 
+/// `ntile` is an `integer`, where DataFusion's is a `bigint`.
+fn rewrite_ntile(expr: &mut Expr) {
+    if let Expr::Function(function) = &*expr
+        && function.over.is_some()
+        && function.name.to_string().eq_ignore_ascii_case("ntile")
+    {
+        *expr = call("sepal_cast_int4", expr.clone(), None);
+    }
+}
+
 /// A minus before anything but a literal is a function of ours, which knows `integer out of range`.
 fn rewrite_minus(expr: &mut Expr) {
     if let Expr::UnaryOp { op: UnaryOperator::Minus, expr: operand } = &*expr
@@ -368,7 +396,6 @@ pub(super) fn written_modifier(ty: &SqlType, operand: &Expr) -> Option<i32> {
     written_dimensions(ty, operand).or_else(|| written_scale(ty, operand))
 }
 
-/// A `numeric` literal has as many digits after the point as it is written with: `'2.50'::numeric` is 2.50.
 fn written_scale(ty: &SqlType, operand: &Expr) -> Option<i32> {
     let (SqlType::Numeric(None), Expr::Value(value)) = (ty, operand) else {
         return None;
@@ -376,13 +403,17 @@ fn written_scale(ty: &SqlType, operand: &Expr) -> Option<i32> {
     let (Value::SingleQuotedString(text) | Value::Number(text, _)) = &value.value else {
         return None;
     };
+    written_numeric(text).map(|ty| ty.typmod())
+}
+
+/// A `numeric` literal has as many digits after the point as it is written with: `'2.50'::numeric` is 2.50.
+pub(crate) fn written_numeric(text: &str) -> Option<SqlType> {
     let digits = text.trim().trim_start_matches(['-', '+']);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let plain = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
     let length = whole.len() + fraction.len();
     let shape = (u8::try_from(length.max(1)).ok()?, i8::try_from(fraction.len()).ok()?);
-    (plain(whole) && plain(fraction) && (1..=38).contains(&length))
-        .then(|| SqlType::Numeric(Some(shape)).typmod())
+    (plain(whole) && plain(fraction) && (1..=38).contains(&length)).then_some(SqlType::Numeric(Some(shape)))
 }
 
 /// A vector literal without declared dimensions has those it is written with. They become its modifier, so
@@ -446,36 +477,6 @@ fn hint_targets(body: &SetExpr, parameters: &mut ParameterTypes, targets: &[SqlT
     }
 }
 
-/// `FROM generate_series(1, 3) AS g`: a function that returns one column names it after its alias. The numbers beside
-/// it are called `ordinality`.
-fn name_series(factor: &mut ast::TableFactor) {
-    let (name, alias, numbered) = match factor {
-        ast::TableFactor::Table { name, args: Some(_), alias, with_ordinality, .. }
-            if name.to_string().eq_ignore_ascii_case("generate_series") =>
-        {
-            ("generate_series", alias, *with_ordinality)
-        }
-        ast::TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } if array_exprs.len() == 1 => {
-            ("unnest", alias, *with_ordinality)
-        }
-        _ => return,
-    };
-    let ident = alias.as_ref().map_or_else(|| Ident::new(name), |alias| alias.name.clone());
-    let column = |name: Ident| ast::TableAliasColumnDef { name, data_type: None };
-    let alias = alias.get_or_insert_with(|| ast::TableAlias {
-        explicit: true,
-        name: ident.clone(),
-        columns: Vec::new(),
-        at: None,
-    });
-    if alias.columns.is_empty() {
-        alias.columns.push(column(ident));
-    }
-    if numbered && alias.columns.len() == 1 {
-        alias.columns.push(column(Ident::new("ordinality")));
-    }
-}
-
 /// Names every SELECT of a set operation alike from its own list; the left-most one names the result.
 fn name_outputs(body: &mut SetExpr) {
     match body {
@@ -484,6 +485,7 @@ fn name_outputs(body: &mut SetExpr) {
             name_outputs(left);
             name_outputs(right);
         }
+        SetExpr::Query(query) => name_outputs(&mut query.body),
         SetExpr::Values(values) => {
             vectors::unify_columns(values);
             type_untyped(values);

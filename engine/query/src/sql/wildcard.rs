@@ -2,18 +2,19 @@
 //!
 //! DataFusion refuses two output columns of one name. Where a wildcard brings a repeated one it is written out, so
 //! that `names` can mark the repeated column. Called before `prepare_query`. A wildcard over something whose
-//! columns are not known here (a function, a catalog) stays as it is; those over joins that merge columns are
-//! written out by `merged_columns`.
+//! columns are not known here (some functions) stays as it is; those over joins that merge columns are written out by
+//! `merged_columns`.
 
 use std::collections::HashSet;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Ident, JoinOperator, ObjectName, OrderBy, OrderByExpr, OrderByKind, Query, Select,
-    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableFactor, TableWithJoins,
-    WildcardAdditionalOptions,
+    self, Expr, FunctionArg, FunctionArgExpr, Ident, JoinOperator, ObjectName, OrderBy, OrderByExpr,
+    OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableFactor,
+    TableWithJoins, Value, WildcardAdditionalOptions,
 };
 
 use super::{
+    json_rows, lateral_lists,
     merged_columns::{self, Item},
     names::{figure_name, normalized, output_names},
     past::reference,
@@ -86,7 +87,7 @@ struct Expansion<'a> {
 struct Source {
     name: Option<String>,
     columns: Names,
-    /// An outer join may leave its rows out.
+    /// A row of it is no value: an outer join may leave it out, or a function gives it.
     optional: bool,
 }
 
@@ -127,6 +128,10 @@ impl Expansion<'_> {
                 let names = self.body(left);
                 self.body(right);
                 names
+            }
+            SetExpr::Values(values) => {
+                let width = values.rows.first()?.len();
+                Some((1..=width).map(|number| format!("column{number}")).collect())
             }
             _ => None,
         }
@@ -183,6 +188,12 @@ impl Expansion<'_> {
     }
 
     fn source(&mut self, factor: &mut TableFactor, sources: &mut Vec<Source>) -> bool {
+        if let Some((name, columns)) =
+            lateral_lists::named_columns(factor).or_else(|| json_rows::named_columns(factor))
+        {
+            sources.push(Source { name: Some(name), columns: Some(columns), optional: true });
+            return false;
+        }
         let (name, columns, alias) = match factor {
             TableFactor::Table { name, alias, args: None, .. } => {
                 let own = name.0.last().and_then(|part| part.as_ident()).map(normalized);
@@ -198,6 +209,14 @@ impl Expansion<'_> {
                 Some((number, [])) => {
                     let own = name.0.last().and_then(|part| part.as_ident()).map(normalized);
                     (own, (self.tables)(name, Some(number)), alias.as_ref())
+                }
+                Some((number, before)) if is_knn(name) => {
+                    let (own, columns) = self.searched(before, Some(number));
+                    (own, columns, alias.as_ref())
+                }
+                None if is_knn(name) => {
+                    let (own, columns) = self.searched(&args.args, None);
+                    (own, columns, alias.as_ref())
                 }
                 _ => (None, None, None),
             },
@@ -218,6 +237,32 @@ impl Expansion<'_> {
         sources.push(source);
         false
     }
+
+    /// What `knn(table, …)` is called, and its columns.
+    fn searched(&self, args: &[FunctionArg], moment: Option<usize>) -> (Option<String>, Names) {
+        let table = match args.first() {
+            Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))) => match expr {
+                Expr::Identifier(ident) => ObjectName::from(vec![ident.clone()]),
+                Expr::CompoundIdentifier(parts) => ObjectName::from(parts.clone()),
+                Expr::Value(value) => match &value.value {
+                    Value::SingleQuotedString(text) if !text.contains('.') => {
+                        ObjectName::from(vec![Ident::with_quote('"', text)])
+                    }
+                    _ => return (None, None),
+                },
+                _ => return (None, None),
+            },
+            _ => return (None, None),
+        };
+        let own = table.0.last().and_then(|part| part.as_ident()).map(normalized);
+        let mut columns = (self.tables)(&table, moment);
+        columns.iter_mut().for_each(|columns| columns.push("distance".to_owned()));
+        (own, columns)
+    }
+}
+
+fn is_knn(name: &ObjectName) -> bool {
+    name.to_string().eq_ignore_ascii_case("knn")
 }
 
 fn keys_of(order: &mut Option<OrderBy>) -> &mut [OrderByExpr] {

@@ -119,7 +119,8 @@ impl Binder<'_> {
         Ok(())
     }
 
-    /// USING: the pair is compared, and only the left one is found by its bare name.
+    /// USING: the pair is compared, and only one is found by its bare name: the left one, or the right one of a right
+    /// join. A full join would make a third of them.
     fn merge(&mut self, from: &mut From, at: usize, name: &str) -> Bound<()> {
         let offset = from.steps[at].offset;
         let columns = &mut self.scope()?.columns;
@@ -127,7 +128,13 @@ impl Binder<'_> {
         let left = columns[..offset].iter().position(visible).ok_or(Stop::Decline)?;
         let right = offset + columns[offset..].iter().position(visible).ok_or(Stop::Decline)?;
         let (left_ty, right_ty) = (columns[left].ty.clone(), columns[right].ty.clone());
-        columns[right].merged = true;
+        let (kept, other) = match from.steps[at].kind {
+            Join::Full => return Err(Stop::Decline),
+            Join::Right => (right, left),
+            Join::Inner | Join::Left => (left, right),
+        };
+        columns[kept].leads = true;
+        columns[other].merged = true;
         let (left, right, _) = self.meet(
             (Expr::Column { depth: 0, index: left }, left_ty),
             (Expr::Column { depth: 0, index: right }, right_ty),
@@ -204,6 +211,7 @@ impl Binder<'_> {
                 ty: Ty::Sql(ty),
                 hidden: true,
                 merged: false,
+                leads: false,
             });
         }
         Ok(Item { source: Source::Relation(shape), columns, lateral: false })
@@ -355,6 +363,7 @@ fn offered(name: &str, alias: Option<&TableAlias>, columns: Vec<(String, Ty)>) -
             ty,
             hidden: false,
             merged: false,
+            leads: false,
         })
         .collect()
 }

@@ -78,6 +78,8 @@ struct ScopeColumn {
     hidden: bool,
     /// Not found by its bare name.
     merged: bool,
+    /// Of such a pair the one that is: `*` shows it before all others.
+    leads: bool,
 }
 
 struct CteName {

@@ -106,9 +106,12 @@ impl Binder<'_> {
         columns: &mut Vec<Column>,
     ) -> Bound<()> {
         let level = self.scopes.len() - 1;
-        let offered = self.scopes[level].columns.clone();
+        let mut offered: Vec<_> = self.scopes[level].columns.iter().cloned().enumerate().collect();
+        if qualifier.is_none() {
+            offered.sort_by_key(|(_, column)| !column.leads);
+        }
         let before = output.len();
-        for (index, column) in offered.into_iter().enumerate() {
+        for (index, column) in offered {
             let wanted = qualifier.is_none_or(|qualifier| column.qualifier == qualifier);
             let left_out = column.hidden || (column.merged && qualifier.is_none());
             if wanted && !left_out {
