@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use parking_lot::Mutex;
 use sepal_database::{
     Error, Result, SqlState,
     backup::Source,
@@ -155,6 +156,9 @@ fn used(data: &Path) -> Result<Vec<String>> {
 }
 
 fn remember(data: &Path, place: String) -> Result<()> {
+    // A backup and a verification may both have a new place.
+    static LIST: Mutex<()> = Mutex::new(());
+    let _alone = LIST.lock();
     let mut known = used(data)?;
     if known.contains(&place) {
         return Ok(());
@@ -172,6 +176,9 @@ fn damaged_file(path: &str) -> Error {
 
 /// A file of ours in a data directory, durable and whole.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // Two writers of one file would take each other's half.
+    static BESIDE: Mutex<()> = Mutex::new(());
+    let _alone = BESIDE.lock();
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let beside = path.with_extension("new");

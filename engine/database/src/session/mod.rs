@@ -150,7 +150,7 @@ impl Session {
         memory: Arc<WriteMemory>,
         startup_parameters: &[(String, String)],
     ) -> Result<Self> {
-        let (environment, cancel) = (Arc::<str>::from(environment), CancelToken::default());
+        let environment = Arc::<str>::from(environment);
         let settings = first_settings(&database, &principal, startup_parameters)?;
         let (view, cancel) = (SnapshotSlot::new(Snapshot::empty()), CancelToken::default());
         view.clear();
