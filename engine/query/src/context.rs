@@ -121,7 +121,7 @@ impl Default for SearchSettings {
 
 /// The snapshot that a plan's tables read: [`Shown`] fills it anew before each execution of a prepared plan, and
 /// empties it between transactions: a snapshot keeps files of the past.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SnapshotSlot(Arc<RwLock<Option<Snapshot>>>);
 
 impl SnapshotSlot {

@@ -150,10 +150,9 @@ impl Session {
         memory: Arc<WriteMemory>,
         startup_parameters: &[(String, String)],
     ) -> Result<Self> {
-        let environment = Arc::<str>::from(environment);
         let settings = first_settings(&database, &principal, startup_parameters)?;
-        let (view, cancel) = (SnapshotSlot::new(Snapshot::empty()), CancelToken::default());
-        view.clear();
+        let environment = Arc::<str>::from(environment);
+        let (view, cancel) = (SnapshotSlot::default(), CancelToken::default());
         let sequences = Sequences::new(
             Arc::clone(&tenant),
             Arc::clone(&environment),

@@ -134,7 +134,11 @@ impl World {
         {
             let before = self.before();
             match self.store()?.snapshot_as_of(&at_name(name)) {
-                Ok(snapshot) => return Ok(Some((snapshot, Arc::clone(&self.states[&lsn])))),
+                Ok(snapshot) => match snapshot.damage() {
+                    // Of a bad read: there is nothing to clone then.
+                    Some(error) => self.excused(before, error)?,
+                    None => return Ok(Some((snapshot, Arc::clone(&self.states[&lsn])))),
+                },
                 Err(error) if was_refused(&error) => {}
                 Err(error) => self.excused(before, &error)?,
             }
