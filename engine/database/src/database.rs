@@ -7,6 +7,7 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -71,10 +72,28 @@ impl Drop for Database {
     fn drop(&mut self) {
         // Those that `shutdown` has not closed must not go on working in the background.
         self.tenants.settled().iter().for_each(|tenant| tenant.begin_close());
-        // A runtime may not be waited for inside another one.
         if let Some(workers) = self.workers.take() {
-            workers.shutdown_background();
+            end(workers);
         }
+    }
+}
+
+/// Lets a runtime end. Not here: one may not be waited for inside another.
+///
+/// Its threads are joined, and so is the one that does: of a thread that is let go of while it ends glibc may read what it
+/// has given back already (bug 19951; 2.36 has it). Once in some hundred thousand databases that came and went, that was
+/// a segmentation fault.
+fn end(workers: Runtime) {
+    static ENDING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+    let mut ending = ENDING.lock();
+    let ended: Vec<JoinHandle<()>> = ending.extract_if(.., |thread| thread.is_finished()).collect();
+    // It has nothing to say.
+    ended.into_iter().for_each(|thread| drop(thread.join()));
+    let workers = Arc::new(Mutex::new(Some(workers)));
+    let there = Arc::clone(&workers);
+    match thread::Builder::new().name("sepal-ending".to_owned()).spawn(move || drop(there.lock().take())) {
+        Ok(thread) => ending.push(thread),
+        Err(_) => workers.lock().take().into_iter().for_each(Runtime::shutdown_background),
     }
 }
 
