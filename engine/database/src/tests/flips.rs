@@ -170,7 +170,7 @@ fn is_control(path: &Path) -> bool {
 /// What SQLite rebuilds, and the lock, hold nothing.
 fn is_data(path: &Path) -> bool {
     let name = path.to_string_lossy();
-    !name.ends_with("-wal") && !name.ends_with("-shm") && !name.ends_with("lock")
+    !["-wal", "-shm", "-journal", "lock"].iter().any(|end| name.ends_with(end))
 }
 
 fn write(root: &Path, path: &Path, bytes: &[u8]) {
