@@ -234,14 +234,15 @@ impl<'a, 'p> Encoder<'a, 'p> {
 
     /// One row group, of the columns that parquet-rs encodes, as a file of its own.
     fn encoded(&self, batches: &[RecordBatch]) -> Result<(Vec<u8>, ParquetMetaData), Failure> {
-        let projected = |rows: &RecordBatch| rows.project(&self.encoded).map_err(ParquetError::from);
-        let schema = batches.first().map(projected).ok_or_else(|| bug("a row group without rows"))??.schema();
+        let projected = batches.iter().map(|rows| rows.project(&self.encoded));
+        let projected = projected.collect::<Result<Vec<_>, _>>().map_err(ParquetError::from)?;
+        let schema = projected.first().ok_or_else(|| bug("a row group without rows"))?.schema();
         let mut bytes = Vec::new();
         let options =
             ArrowWriterOptions::new().with_properties(self.properties.clone()).with_skip_arrow_metadata(true);
         let mut writer = ArrowWriter::try_new_with_options(&mut bytes, schema, options)?;
-        for rows in batches {
-            writer.write(&projected(rows)?)?;
+        for rows in &projected {
+            writer.write(rows)?;
         }
         let made = writer.close()?;
         if made.num_row_groups() != 1 {

@@ -1,6 +1,9 @@
 //! A segment: one sealed Parquet file of one table's rows.
 //!
 //! Checkpoints write them, `chunk::sealed` reads single columns, or some rows of one. Only this module names Parquet.
+//! `write` gathers rows, and `encode` makes the file's bytes of them: it has parquet-rs encode, and seals; `thrift` has
+//! the few structures that parquet-rs does not write then. `read` and `rows` read by way of parquet-rs, `pages` without
+//! it where values stand as they are.
 //!
 //! ```text
 //! file := Parquet, modular encryption: AES-256-GCM, one key per file for footer, pages and page indexes;

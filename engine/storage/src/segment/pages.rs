@@ -14,7 +14,9 @@ use std::{
     thread,
 };
 
+use arrow::datatypes::{DataType, Field};
 use parquet::{
+    arrow::arrow_reader::ArrowReaderMetadata,
     basic::{Compression, Encoding, Type},
     file::metadata::{ColumnChunkMetaData, ParquetMetaData},
 };
@@ -32,6 +34,13 @@ const AHEAD: usize = 4;
 pub(super) struct FixedColumn<'a> {
     opener: &'a ModuleOpener,
     metadata: &'a ParquetMetaData,
+    leaf: usize,
+    row_bytes: usize,
+}
+
+/// Where in its file such a column is, and the bytes of a value.
+#[derive(Clone, Copy)]
+pub(super) struct FixedLeaf {
     leaf: usize,
     row_bytes: usize,
 }
@@ -64,18 +73,27 @@ impl Footer {
         disk: &Disk,
         path: &Path,
         root: usize,
-        width: i32,
     ) -> Result<Option<FixedColumn<'_>>, StoreError> {
-        let schema = self.metadata.parquet_schema();
-        let mut leaves = (0..schema.num_columns()).filter(|leaf| schema.get_column_root_idx(*leaf) == root);
-        let (Some(leaf), None) = (leaves.next(), leaves.next()) else { return Ok(None) };
-        let groups = self.metadata.metadata().row_groups();
-        let plain = groups.iter().all(|group| is_plain(group.column(leaf)));
-        let row_bytes = usize::try_from(width).ok().filter(|width| *width > 0);
-        let (Some(opener), Some(row_bytes), true) = (&self.opener, row_bytes, plain) else { return Ok(None) };
+        let leaf = self.fixed_leaves.get(root).copied().flatten();
+        let (Some(opener), Some(FixedLeaf { leaf, row_bytes })) = (&self.opener, leaf) else {
+            return Ok(None);
+        };
         let metadata = self.paged(disk, path)?.metadata();
         Ok(Some(FixedColumn { opener, metadata, leaf, row_bytes }))
     }
+}
+
+/// Of each column whether it can be read so, for [`Footer::fixed`].
+pub(super) fn fixed_leaves(metadata: &ArrowReaderMetadata) -> Vec<Option<FixedLeaf>> {
+    let (schema, groups) = (metadata.parquet_schema(), metadata.metadata().row_groups());
+    let of = |root: usize, field: &Field| {
+        let DataType::FixedSizeBinary(width) = field.data_type() else { return None };
+        let row_bytes = usize::try_from(*width).ok().filter(|width| *width > 0)?;
+        let mut leaves = (0..schema.num_columns()).filter(|leaf| schema.get_column_root_idx(*leaf) == root);
+        let (leaf, None) = (leaves.next()?, leaves.next()) else { return None };
+        groups.iter().all(|group| is_plain(group.column(leaf))).then_some(FixedLeaf { leaf, row_bytes })
+    };
+    metadata.schema().fields().iter().enumerate().map(|(root, field)| of(root, field)).collect()
 }
 
 /// Whether a page is its values and nothing else.

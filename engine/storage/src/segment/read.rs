@@ -43,7 +43,11 @@ use parquet::{
 use sepal_crypto::{ModuleOpener, OpenError, SEALS};
 use sepal_types::{ColumnId, advise_large};
 
-use super::{Identity, ROW_ID, layout, opened::Opened, pages::unique_of_file};
+use super::{
+    Identity, ROW_ID, layout,
+    opened::Opened,
+    pages::{FixedLeaf, fixed_leaves, unique_of_file},
+};
 use crate::{StoreError, arrow_types::stored_name, blob::wrong_length, disk::Disk, paths::show};
 
 /// What a file with a sealed footer begins and ends with.
@@ -63,6 +67,8 @@ pub(crate) struct Footer {
     pub(super) paged: OnceLock<ArrowReaderMetadata>,
     /// Opens pages without parquet-rs, where the file says what that takes in the way that ours do.
     pub(super) opener: Option<ModuleOpener>,
+    /// By column, those whose pages need no more than that.
+    pub(super) fixed_leaves: Vec<Option<FixedLeaf>>,
     rows: u32,
 }
 
@@ -102,7 +108,8 @@ impl Footer {
             false => Some(&[][..]),
         };
         let opener = unique.map(|unique| ModuleOpener::new(&identity.key, &identity.aad_prefix(), unique));
-        Ok(Self { metadata, paged: OnceLock::new(), opener, rows })
+        let fixed_leaves = fixed_leaves(&metadata);
+        Ok(Self { metadata, paged: OnceLock::new(), opener, fixed_leaves, rows })
     }
 
     /// The row ids, as `UInt64`.
@@ -181,7 +188,7 @@ impl Footer {
     /// A column of values of one width, vectors for one: into one buffer, so that no second copy of gigabytes is in
     /// memory meanwhile.
     fn read_fixed(&self, disk: &Disk, path: &Path, root: usize, width: i32) -> Result<ArrayRef, StoreError> {
-        let Some(column) = self.fixed(disk, path, root, width)? else {
+        let Some(column) = self.fixed(disk, path, root)? else {
             return self.decode_fixed(disk, path, root, width);
         };
         let bytes = usize::try_from(width).ok().and_then(|width| width.checked_mul(self.rows as usize));

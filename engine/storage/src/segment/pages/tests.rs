@@ -25,7 +25,6 @@ const SPARSE: ColumnId = ColumnId(2);
 /// Where the columns stand in the file, behind the row ids.
 const VECTOR_ROOT: usize = 1;
 const SPARSE_ROOT: usize = 2;
-const WIDTH: i32 = 4 * DIMENSIONS as i32;
 
 fn identity() -> Identity {
     Identity { tenant: TENANT, table: TableId(20_000), file: FileId([5; 16]), key: Key::from_bytes([6; 32]) }
@@ -77,7 +76,7 @@ fn whole(footer: &Footer, path: &Path, column: ColumnId) -> Result<ArrayRef, Sto
 /// Where the vectors' pages lie, of all row groups.
 fn pages(footer: &Footer, path: &Path) -> Vec<Range<u64>> {
     let disk = Disk::default();
-    let column = footer.fixed(&disk, path, VECTOR_ROOT, WIDTH).unwrap().unwrap();
+    let column = footer.fixed(&disk, path, VECTOR_ROOT).unwrap().unwrap();
     let file = Opened::new(&disk, path).unwrap();
     let groups = 0..column.metadata.num_row_groups();
     let pages =
@@ -91,7 +90,7 @@ fn a_column_is_read_whole_by_one_thread_or_two() {
     let path = dir.path().join("segment");
     for (rows, group_rows) in [(1, 1), (64, 64), (65, 100), (700, 99), (APART_BYTES / 1_200 + 3, 1_500)] {
         let footer = written(&path, rows, group_rows);
-        let fixed = |root| footer.fixed(&Disk::default(), &path, root, WIDTH).unwrap();
+        let fixed = |root| footer.fixed(&Disk::default(), &path, root).unwrap();
         assert!(fixed(VECTOR_ROOT).is_some(), "nothing else is measured here");
         assert!(fixed(SPARSE_ROOT).is_none(), "levels come before the values there");
         let found = whole(&footer, &path, VECTOR).unwrap();
