@@ -153,8 +153,8 @@ impl Chunk {
         }
     }
 
-    /// The first of `rows`, as many as are well read together where about `most_bytes` of these columns may be in memory
-    /// at a time; one at least. `None` is the row ids. A memory chunk's are all.
+    /// The first of `rows`, as many as are well read together where about `most_bytes` of these columns may be in
+    /// memory at a time; one at least. `None` is the row ids. A memory chunk's are all.
     ///
     /// Errors: [`StoreError::Bug`] without rows, or for rows past the end.
     pub fn run(

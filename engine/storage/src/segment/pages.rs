@@ -1,10 +1,10 @@
 //! Columns whose values stand in their pages as they are: opened page by page, straight to where they are wanted.
 //!
-//! Called by `read` for whole columns of vectors, by `rows` and `run` for some of their rows. parquet-rs would open a page into
-//! memory of its own, copy it from there to an array, and that array be copied to the column. Where a page lies and which
-//! rows it has is told by the file's offset index, and how it is encoded by the footer: both are sealed, and the seal of
-//! a page says which one it is. So nothing is taken from the page's own header; that it is whole is seen all the same.
-//! Never decodes: a column with NULLs, a dictionary or compression is parquet-rs' to read.
+//! Called by `read` for whole columns of vectors, by `rows` and `run` for some of their rows. parquet-rs would open a
+//! page into memory of its own, copy it from there to an array, and that array be copied to the column. Where a page
+//! lies and which rows it has is told by the file's offset index, and how it is encoded by the footer: both are sealed,
+//! and the seal of a page says which one it is. So nothing is taken from the page's own header; that it is whole is seen
+//! all the same. Never decodes: a column with NULLs, a dictionary or compression is parquet-rs' to read.
 
 use std::{
     mem,

@@ -200,8 +200,8 @@ fn row_count(group: &RowGroupMetaData) -> u32 {
     u32::try_from(group.num_rows()).unwrap_or(0)
 }
 
-/// Where the part ends that has row `at` of a row group, which is cut into about as many of one length as told; at pages
-/// of vectors.
+/// Where the part ends that has row `at` of a row group, which is cut into about as many of one length as told; at
+/// pages of vectors.
 fn part_end(rows: u32, parts: usize, at: u32) -> u32 {
     let parts = u32::try_from(parts).unwrap_or(u32::MAX).saturating_add(1);
     let pages = rows.div_ceil(parts).div_ceil(VECTORS_PER_PAGE as u32);

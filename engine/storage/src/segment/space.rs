@@ -1,8 +1,8 @@
 //! Memory that a scan's runs of vectors lie in, used again once nobody reads what lies there.
 //!
-//! `query` has one for each partition of a scan, and `pages` fills what is taken of it. The kernel zeroes and maps fresh
-//! memory page by page, and takes it back in the same way, which costs more than opening what is put there. Of one scan
-//! alone: no tenant's rows come near another's. What is spare is few pieces, and goes with the last reader.
+//! `query` has one for each partition of a scan, and `pages` fills what is taken of it. The kernel zeroes and maps
+//! fresh memory page by page, and takes it back in the same way, which costs more than opening what is put there. Of one
+//! scan alone: no tenant's rows come near another's. What is spare is few pieces, and goes with the last reader.
 
 use std::{mem, sync::Arc};
 

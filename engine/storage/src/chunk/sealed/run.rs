@@ -1,6 +1,7 @@
 //! Runs of a segment's rows, for scans that want each row once.
 //!
-//! Called by [`super::super::Chunk`]. A column that the cache has is cut from there; what is read here never gets into it.
+//! Called by [`super::super::Chunk`]. A column that the cache has is cut from there; what is read here never gets into
+//! it.
 
 use std::{ops::Range, sync::Arc};
 
