@@ -37,7 +37,7 @@ const RUN_BYTES: RangeInclusive<usize> = 256 << 10..=16 << 20;
 /// What the runs of a scan are of the tenant's memory for queries, at most: sorts and joins need the rest.
 const POOL_PART: usize = 16;
 /// Rows of a run: they may have columns of which nothing is stored.
-const RUN_ROWS: u32 = 1 << 19;
+const RUN_ROWS: u32 = 1 << 18;
 /// Rows that go out as they come are streamed from here on, or from this part of the cache on: what encodes them takes
 /// longer than to decode them anew, and who waits for the first wants few.
 const OUT_BYTES: u64 = 64 << 20;
@@ -162,7 +162,7 @@ fn sealed(version: &TableVersion) -> impl Iterator<Item = &Chunk> {
     version.chunks.iter().map(|held| held.chunk.as_ref()).filter(|chunk| chunk.segment().is_some())
 }
 
-/// What columns of a segment take decoded, or less; told without its footer.
+/// What columns of a segment take decoded, at most: told without its footer.
 fn most_decoded(chunk: &Chunk, columns: &[ScanColumn]) -> u64 {
     let bytes = columns.iter().map(|column| match column {
         ScanColumn::RowId => ROW_ID_BYTES * u64::from(chunk.rows()),
