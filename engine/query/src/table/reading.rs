@@ -109,7 +109,10 @@ impl Runs {
     ) -> Option<Self> {
         let room = sealed(version).find_map(|chunk| chunk.decoded_most_bytes())? as u64;
         let bound = if goes_out { OUT_BYTES.min(room / OUT_PART) } else { room };
-        if sealed(version).map(|chunk| most_decoded(chunk, columns)).fold(0, u64::saturating_add) <= bound {
+        // Most tables are small as a whole.
+        let all = sealed(version).map(Chunk::plain_bytes).fold(0, u64::saturating_add);
+        let most = || sealed(version).map(|chunk| most_decoded(chunk, columns)).fold(0, u64::saturating_add);
+        if all <= bound || most() <= bound {
             return None;
         }
         let of_pool = match pool.memory_limit() {
