@@ -107,6 +107,7 @@ pub use random::{Random, SystemRandom};
 pub use repair::{Loss, RepairOptions, RepairPlan, RepairRefused};
 pub use rotation::{FileRotation, KeyUse, RekeyStep};
 pub use row_bytes::batch_bytes;
+pub use segment::{Run, RunSpace};
 pub use sepal_types::Clock;
 pub use snapshot::{Located, Snapshot, TableVersion};
 pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};

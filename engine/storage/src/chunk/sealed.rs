@@ -3,6 +3,7 @@
 //! Made when a store opens and by checkpoints; read through [`super::Chunk`]. Never writes, but for `reseal`.
 
 mod reseal;
+mod run;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

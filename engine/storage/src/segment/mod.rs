@@ -20,6 +20,8 @@ mod opened;
 mod pages;
 mod read;
 mod rows;
+mod run;
+mod space;
 mod thrift;
 mod write;
 
@@ -29,6 +31,8 @@ use sepal_types::{FileId, TableId, TenantId};
 pub(crate) use copy::copy;
 pub(crate) use layout::VECTORS_PER_PAGE;
 pub(crate) use read::Footer;
+pub use run::Run;
+pub use space::RunSpace;
 pub(crate) use write::write;
 
 /// The column that holds row ids.

@@ -1,7 +1,7 @@
 //! A segment's file to columns.
 //!
-//! Called by `chunk::sealed`, which caches what comes out. Reads whole columns; `rows` reads some rows of one, `pages` both
-//! where values stand as they are. Never writes. parquet-rs is not trusted with the file:
+//! Called by `chunk::sealed`, which caches what comes out. Reads whole columns; `rows` and `run` read some rows of one,
+//! `pages` both where values stand as they are. Never writes. parquet-rs is not trusted with the file:
 //!
 //! - It takes a plaintext footer ("PAR1") for a file without encryption, whatever key it is given, and would serve
 //!   anybody's rows as ours. So the footer is read here, refused unless it is sealed, and every column that it
@@ -55,7 +55,7 @@ pub(super) const SEALED_MAGIC: [u8; 4] = if SEALS { *b"PARE" } else { *b"PAR1" }
 /// Decoded at a time where values are copied on: they stay in the processor's cache.
 const DECODED_BYTES: usize = 512 << 10;
 /// Of the processor's cache: vectors begin where one does.
-const LINE_BYTES: usize = 64;
+pub(super) const LINE_BYTES: usize = 64;
 /// The footer's length and the magic.
 const TAIL_BYTES: usize = 8;
 
@@ -239,7 +239,7 @@ impl Footer {
     }
 
     /// Decodes a column of some row groups, so many rows at a time.
-    fn reader(
+    pub(super) fn reader(
         &self,
         regions: Regions,
         root: usize,
@@ -254,7 +254,7 @@ impl Footer {
     }
 
     /// Reads the column's bytes, one read per row group, the first into `space`: parquet-rs itself would read page by page.
-    fn regions(
+    pub(super) fn regions(
         &self,
         disk: &Disk,
         path: &Path,

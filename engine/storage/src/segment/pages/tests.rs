@@ -95,6 +95,11 @@ fn a_column_is_read_whole_by_one_thread_or_two() {
         assert!(fixed(SPARSE_ROOT).is_none(), "levels come before the values there");
         let found = whole(&footer, &path, VECTOR).unwrap();
         assert_eq!(&found, &vectors(rows, None), "{rows} rows in groups of {group_rows}");
+        let some = rows as u32 / 9..rows as u32 - rows as u32 / 9;
+        let wanted = (VECTOR, &vector_type());
+        let run = footer.column_run(&Disk::default(), &path, wanted, &some, &RunSpace::default()).unwrap();
+        let expected = found.slice(some.start as usize, some.len());
+        assert_eq!(&run.unwrap(), &expected, "{some:?} of {rows} rows");
         let valid = (0..rows).map(|row| row % 3 != 0).collect();
         assert_eq!(&whole(&footer, &path, SPARSE).unwrap(), &vectors(rows, Some(valid)));
     }
