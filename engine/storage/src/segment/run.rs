@@ -129,7 +129,7 @@ impl Footer {
         let rows = rows.start as usize..rows.end as usize;
         let file = Opened::new(disk, path)?;
         let fixed = match self.metadata.schema().field(root).data_type() {
-            DataType::FixedSizeBinary(width) => self.fixed(disk, path, root, *width)?.zip(Some(*width)),
+            DataType::FixedSizeBinary(width) => self.fixed(disk, path, root)?.zip(Some(*width)),
             _ => None,
         };
         let array = match fixed {
