@@ -202,7 +202,8 @@ impl TenantStore {
             let sound =
                 |chunk: &&ChunkRef| chunk.chunk.segment().is_some_and(|file| !damaged.contains(&file));
             let sound = table.chunks.iter().filter(sound);
-            let sizes: Vec<Size> = sound.map(|chunk| Size::of(chunk, self.segment_bytes)).collect();
+            let size = |chunk: &ChunkRef| Size::of(chunk, self.segment_bytes).completed(&table.def);
+            let sizes: Vec<Size> = sound.map(size).collect();
             !plan::compaction(&sizes, max_bytes).is_empty()
         })
     }
@@ -243,7 +244,7 @@ impl TenantStore {
         };
         let wanted = |entry: &&SegmentEntry| which == Rewrite::All || entry.deleted.is_some();
         let wanted: Vec<&SegmentEntry> = entry.segments.iter().filter(wanted).collect();
-        let sizes: Vec<Size> = wanted.iter().map(|entry| self.size(entry)).collect();
+        let sizes: Vec<Size> = wanted.iter().map(|segment| self.size(&entry.def, segment)).collect();
         let packs = plan::packs(&sizes);
         packs.into_iter().map(|pack| pack.into_iter().map(|at| wanted[at].file).collect()).collect()
     }
@@ -328,7 +329,7 @@ impl TenantStore {
         for table in &maintenance.manifest.tables {
             let sound = table.segments.iter().filter(|entry| !damaged.contains(&entry.file));
             let sound: Vec<&SegmentEntry> = sound.collect();
-            let sizes: Vec<Size> = sound.iter().map(|entry| self.size(entry)).collect();
+            let sizes: Vec<Size> = sound.iter().map(|entry| self.size(&table.def, entry)).collect();
             let chosen = plan::compaction(&sizes, max_bytes);
             let files: HashSet<FileId> = chosen.iter().map(|at| sound[*at].file).collect();
             if files.is_empty() {
@@ -343,9 +344,10 @@ impl TenantStore {
     }
 
     /// A segment as a manifest knows it.
-    fn size(&self, entry: &SegmentEntry) -> Size {
+    fn size(&self, def: &TableDef, entry: &SegmentEntry) -> Size {
         let deleted = entry.deleted.as_ref().map_or(0, |deleted| deleted.rows);
-        Size::new(entry.rows, deleted, entry.plain_bytes, entry.variable_bytes(), self.segment_bytes)
+        let (bytes, variable) = (entry.plain_bytes, entry.variable_bytes());
+        Size::new(entry.rows, deleted, bytes, variable, self.segment_bytes).completed(def)
     }
 
     /// Takes the wanted segments of a table, those that the head still has. The maintenance lock is held.

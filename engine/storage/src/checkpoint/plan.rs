@@ -6,7 +6,8 @@
 //! A **compaction** is one merge at a time. A segment may hold 1 GiB of values of varying length, because the offsets
 //! of a text column end at 2 GiB, and 4 GiB in all (`StoreOptions::segment_bytes`): a million vectors of 768
 //! dimensions are one segment with one index. What it has used up of the scarcer of the two is its weight, a whole
-//! segment being 1 GiB. By its weight a segment belongs to a tier:
+//! segment being 1 GiB. What lives of a segment is counted by its rows, of whatever size they are: so all that is read
+//! for one segment, deleted rows included, weighs less than two. By its weight a segment belongs to a tier:
 //!
 //! ```text
 //! tier             0         1          2           3            full
@@ -27,12 +28,16 @@
 
 use std::collections::HashSet;
 
-use sepal_types::FileId;
+use sepal_types::{FileId, TableDef};
 
-use crate::{ChunkRef, TableVersion};
+use crate::{ChunkRef, TableVersion, chunk::default_bytes};
 
 /// The weight that a merged segment stays below.
 pub(super) const FULL_WEIGHT: u64 = 1 << 30;
+/// What is read for a merged segment stays below this, deleted rows included: those that live may be the large ones, and
+/// a text column whose offsets do not reach its end could be written, but never be read again.
+const MOST_READ_WEIGHT: u64 = 2 * FULL_WEIGHT;
+const _: () = assert!(MOST_READ_WEIGHT - 1 <= i32::MAX as u64);
 /// What a row weighs at least: a column that was added with a default costs its text in every row before.
 const ROW_WEIGHT: u64 = 16;
 /// Much-deleted segments below this are rewritten by a flush.
@@ -71,13 +76,13 @@ pub(super) fn flush(table: &TableVersion, busy: &HashSet<FileId>, most: u64) -> 
         inputs.extend(merged);
         keep = stay;
     }
-    Plan { rewrite: pack(inputs, most), keep }
+    Plan { rewrite: pack(inputs, &table.def, most), keep }
 }
 
 /// In row-id order into as few segments as stay below [`FULL_WEIGHT`].
-fn pack(mut inputs: Vec<ChunkRef>, most: u64) -> Vec<Vec<ChunkRef>> {
+fn pack(mut inputs: Vec<ChunkRef>, def: &TableDef, most: u64) -> Vec<Vec<ChunkRef>> {
     inputs.sort_by_key(|chunk| chunk.chunk.first_row());
-    let sizes: Vec<Size> = inputs.iter().map(|chunk| Size::of(chunk, most)).collect();
+    let sizes: Vec<Size> = inputs.iter().map(|chunk| Size::of(chunk, most).completed(def)).collect();
     let packs = packs(&sizes);
     packs.into_iter().map(|pack| pack.into_iter().map(|at| inputs[at].clone()).collect()).collect()
 }
@@ -106,6 +111,13 @@ impl Size {
         let share = u64::try_from(share).unwrap_or(u64::MAX);
         let weight = share.max(variable).max(u64::from(rows) * ROW_WEIGHT);
         Self { rows, deleted, bytes, weight }
+    }
+
+    /// With what its rows may have in columns of varying length that were added after them. Which columns those are, only
+    /// the files tell.
+    pub(super) fn completed(self, def: &TableDef) -> Self {
+        let added = default_bytes(&def.columns).saturating_mul(u64::from(self.rows));
+        Self { weight: self.weight.saturating_add(added), ..self }
     }
 
     pub(super) fn live_bytes(self) -> u64 {
@@ -152,6 +164,7 @@ pub(super) fn compaction(sizes: &[Size], max_bytes: u64) -> Vec<usize> {
         (0..MAX_SEGMENTS).find(|tier| open.iter().filter(|at| sizes[**at].tier() == *tier).count() > 1);
     let Some(tier) = crowded else { return Vec::new() };
     let (mut bytes, mut weight) = (0, 0);
+    // Of none more than a fifth is deleted: less than `MOST_READ_WEIGHT` is read.
     let merged = open.into_iter().take_while(|at| {
         bytes += sizes[*at].live_bytes();
         weight += sizes[*at].live_weight();
@@ -162,19 +175,22 @@ pub(super) fn compaction(sizes: &[Size], max_bytes: u64) -> Vec<usize> {
     if merged.len() > 1 { merged } else { Vec::new() }
 }
 
-/// In their order into as few lists as stay below [`FULL_WEIGHT`]; a larger one stands alone.
+/// In their order into as few lists as stay below [`FULL_WEIGHT`], and of which less than [`MOST_READ_WEIGHT`] is read; a
+/// larger one stands alone.
 pub(super) fn packs(sizes: &[Size]) -> Vec<Vec<usize>> {
     let mut packs: Vec<Vec<usize>> = Vec::new();
-    let mut weight = 0;
+    let (mut weight, mut read) = (0, 0_u64);
     for (at, size) in sizes.iter().enumerate() {
         let more = size.live_weight();
+        let all = read.saturating_add(size.weight);
         match packs.last_mut() {
-            Some(pack) if weight + more <= FULL_WEIGHT => {
+            Some(pack) if weight + more <= FULL_WEIGHT && all < MOST_READ_WEIGHT => {
                 weight += more;
+                read = all;
                 pack.push(at);
             }
             _ => {
-                weight = more;
+                (weight, read) = (more, size.weight);
                 packs.push(vec![at]);
             }
         }
@@ -308,6 +324,32 @@ mod tests {
     fn packs_keep_the_order_and_the_limit() {
         let sizes = [400, 400, 300, 1_100, 10, 20].map(|mib| sized(mib * MIB));
         assert_eq!(packs(&sizes), [vec![0, 1], vec![2], vec![3], vec![4, 5]]);
+    }
+
+    /// Whoever deletes the small rows leaves the large ones, and nobody knows how large those are.
+    #[test]
+    fn what_is_left_of_a_segment_counts_as_all_that_it_may_be() {
+        let rest = Size::new(1_000, 990, 900 * MIB, 900 * MIB, 4 << 30);
+        assert_eq!(rest.live_bytes(), 9 * MIB);
+        assert_eq!(packs(&[rest; 5]), [vec![0, 1], vec![2, 3], vec![4]], "offsets end at 2 GiB");
+        let vectors = Size::new(1_000, 990, 3_500 * MIB, 0, 4 << 30);
+        assert_eq!(packs(&[vectors; 3]), [vec![0, 1], vec![2]], "what is read is in memory");
+    }
+
+    #[test]
+    fn a_default_counts_in_every_row_that_may_not_have_it() {
+        let mut def = crate::fixtures::items(20_000, "items");
+        let rows = Size::new(2_000_000, 0, 32 * MIB, 0, 4 << 30);
+        assert_eq!(rows.completed(&def).weight, rows.weight, "nothing was added");
+        def.columns[1].missing = Some("x".repeat(300));
+        let added = rows.completed(&def);
+        assert!(added.weight > 2_000_000 * 300, "{}", added.weight);
+        assert_eq!(packs(&[rows; 4]).len(), 1);
+        assert_eq!(packs(&[added; 4]).len(), 4, "a text of 600 MB each");
+        // A number takes its place in the row, and has no offset.
+        def.columns[1].missing = None;
+        def.columns[0].missing = Some("1".repeat(300));
+        assert_eq!(rows.completed(&def).weight, rows.weight);
     }
 
     #[test]

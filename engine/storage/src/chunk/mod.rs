@@ -32,8 +32,8 @@ pub use cache::ColumnCache;
 pub use deletions::{Deletions, Live};
 pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
-pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count, varies};
-pub(crate) use missing::check_missing;
+pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count};
+pub(crate) use missing::{check_missing, default_bytes};
 pub use near::Near;
 pub(crate) use sealed::{SealedChunk, SealedParts};
 

@@ -171,6 +171,22 @@ fn one_byte_changed_anywhere_is_told() {
     assert!(unnoticed < file.len() / 100, "{unnoticed} of {}", file.len());
 }
 
+/// What was written so could not be read: the offsets of an array end at 2 GiB. The rows share their memory.
+#[test]
+fn a_column_that_no_array_holds_is_not_written() {
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(1 << 20); 4]));
+    let rows = RecordBatch::try_from_iter([("c2", text)]).unwrap();
+    let mut spans = Spans(vec![0]);
+    for _ in 0..511 {
+        assert!(spans.add(&rows).is_ok());
+    }
+    assert!(spans.add(&rows.slice(0, 3)).is_ok());
+    match spans.add(&rows.slice(0, 1)) {
+        Err(Failure::Store(StoreError::Bug(why))) => assert!(why.contains("2 GiB in column c2"), "{why}"),
+        _ => panic!("2,048 MiB"),
+    }
+}
+
 #[test]
 fn nothing_of_a_file_shows_in_it() {
     let file = made(&[rows(0, 500)]);
