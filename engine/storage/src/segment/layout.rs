@@ -144,7 +144,7 @@ fn lists_to_stored(list: &ListArray, elements: &Buffer, width: i32) -> Result<Ar
     let scale = |offset: &i32| (offset - first).checked_mul(width);
     let offsets: Option<Vec<i32>> = list.value_offsets().iter().map(scale).collect();
     let offsets = offsets.ok_or("more than 2 GiB of vectors in one column")?;
-    let bytes = elements.slice((first * width).as_usize());
+    let bytes = elements.slice(first.as_usize() * width.as_usize());
     let stored = BinaryArray::try_new(OffsetBuffer::new(offsets.into()), bytes, list.nulls().cloned());
     Ok(Arc::new(stored.map_err(text)?))
 }

@@ -136,7 +136,7 @@ fn rows_of_group(
 ) -> Result<Vec<ArrayRef>, StoreError> {
     let spans = pages(paged, file, place, rows);
     let spans = spans.ok_or_else(|| file.damaged("a page lies outside the file"))?;
-    let regions = file.read(&spans)?;
+    let regions = file.read(&spans)?.of_pages(file)?;
     guarded(file.path, || {
         let mask = ProjectionMask::roots(paged.parquet_schema(), [place.root]);
         let all = usize::try_from(paged.metadata().row_group(place.group).num_rows()).unwrap_or(0);
