@@ -133,9 +133,9 @@ fn a_page_that_says_another_length_is_not_handed_on() {
     let paged = footer.paged(&Disk::default(), &path).unwrap();
     let spans = pages(paged, &file, Place { group: 1, root: 2 }, &[200]).unwrap();
     let sealed = std::fs::read(&path).unwrap();
-    // The highest byte of the dictionary's length, and the lowest one of a length of the row group's last page.
-    let (first, last) = (spans[0].start as usize, spans[spans.len() - 1].start as usize);
-    for place in [first + 3, last] {
+    // The highest byte of a length, and the lowest.
+    let length_at = spans[0].start as usize;
+    for place in [length_at + 3, length_at] {
         let mut changed = sealed.clone();
         changed[place] ^= 0x40;
         std::fs::write(&path, &changed).unwrap();
