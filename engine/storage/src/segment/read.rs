@@ -183,9 +183,16 @@ impl Footer {
     /// A column of values of one width, vectors for one: into one buffer, so that no second copy of gigabytes is in
     /// memory meanwhile.
     fn read_fixed(&self, disk: &Disk, path: &Path, root: usize, width: i32) -> Result<ArrayRef, StoreError> {
-        let Some(column) = self.fixed(disk, path, root, width)? else {
-            return self.decode_fixed(disk, path, root, width);
+        let column = match self.fixed(disk, path, root, width) {
+            // Of the rows nothing is lost where only the places of their pages are: they can be read one behind the other,
+            // and so be written anew.
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%error, "a column is read without the places of its pages");
+                None
+            }
+            found => found?,
         };
+        let Some(column) = column else { return self.decode_fixed(disk, path, root, width) };
         let bytes = usize::try_from(width).ok().and_then(|width| width.checked_mul(self.rows as usize));
         let bytes = bytes.ok_or_else(|| StoreError::corrupt(&show(path), "values of no length"))?;
         // Pages of zeros are the kernel's gift, at the first touch; of memory that must be aligned they would be written.
