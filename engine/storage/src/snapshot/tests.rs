@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Int64Array, StringArray},
+    array::{ArrayRef, BinaryArray, Int64Array, StringArray},
+    buffer::{Buffer, OffsetBuffer},
     datatypes::{DataType, Field, Schema},
     record_batch::RecordBatch,
 };
@@ -12,7 +13,7 @@ use sepal_types::{
     CheckDef, ColumnDef, ColumnId, RelationName, RowId, SearchPath, SqlType, TableDef, TableId, UniqueDef,
 };
 
-use super::{Rules, Snapshot, State, TableVersion};
+use super::{Rules, Snapshot, State, TableVersion, insert::check_values};
 use crate::{
     Op, StoreError,
     fixtures::{batch, batch_of, items, scan},
@@ -387,6 +388,23 @@ fn a_default_that_not_all_rows_can_have_is_refused() {
     assert_eq!(error, StoreError::DefaultTooLarge { column: "note".into(), rows: 100_000 });
     snapshot.apply(&with_default(20_000)).unwrap();
     with_items().apply(&insert(1, &[1])).unwrap().apply(&with_default(22_000)).unwrap();
+}
+
+/// No page of a segment holds it: the log would never be flushed. Zeros that nobody touches take no memory.
+#[test]
+fn a_value_of_more_than_a_gibibyte_is_refused() {
+    const GIB: i32 = 1 << 30;
+    let column = ColumnDef::new(ColumnId(2), "body", SqlType::Bytea);
+    let bytes = Buffer::from_vec(vec![0_u8; GIB as usize + 2_000]);
+    let checked = |ends: &[i32]| {
+        let offsets = OffsetBuffer::new(ends.to_vec().into());
+        let array: ArrayRef = Arc::new(BinaryArray::new(offsets, bytes.clone(), None));
+        check_values(&column, &array)
+    };
+    assert_eq!(checked(&[0, GIB]), Ok(()));
+    assert_eq!(checked(&[0, 5, GIB, GIB + 2_000]), Ok(()), "in several");
+    let refused = Err(StoreError::ValueTooLarge { column: "body".into() });
+    assert_eq!(checked(&[0, 5, GIB + 1_500]), refused);
 }
 
 /// A commit that merges small chunks does not write a long default into each of their rows.
