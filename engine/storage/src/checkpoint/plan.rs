@@ -30,7 +30,10 @@ use std::collections::HashSet;
 
 use sepal_types::{FileId, TableDef};
 
-use crate::{ChunkRef, TableVersion, chunk::default_bytes};
+use crate::{
+    ChunkRef, TableVersion,
+    chunk::{Chunk, default_bytes},
+};
 
 /// The weight that a merged segment stays below.
 pub(super) const FULL_WEIGHT: u64 = 1 << 30;
@@ -82,7 +85,8 @@ pub(super) fn flush(table: &TableVersion, busy: &HashSet<FileId>, most: u64) -> 
 /// In row-id order into as few segments as stay below [`FULL_WEIGHT`].
 fn pack(mut inputs: Vec<ChunkRef>, def: &TableDef, most: u64) -> Vec<Vec<ChunkRef>> {
     inputs.sort_by_key(|chunk| chunk.chunk.first_row());
-    let sizes: Vec<Size> = inputs.iter().map(|chunk| Size::of(chunk, most).completed(def)).collect();
+    let sizes: Vec<Size> =
+        inputs.iter().map(|held| Size::of(held, most).completed(def, &held.chunk)).collect();
     let packs = packs(&sizes);
     packs.into_iter().map(|pack| pack.into_iter().map(|at| inputs[at].clone()).collect()).collect()
 }
@@ -113,10 +117,15 @@ impl Size {
         Self { rows, deleted, bytes, weight }
     }
 
-    /// With what its rows may have in columns of varying length that were added after them. Which columns those are, only
-    /// the files tell.
-    pub(super) fn completed(self, def: &TableDef) -> Self {
-        let added = default_bytes(&def.columns).saturating_mul(u64::from(self.rows));
+    /// With what its rows have in columns of varying length that were added after them. Which columns those are a
+    /// segment's file tells, which is asked where it matters.
+    pub(super) fn completed(self, def: &TableDef, chunk: &Chunk) -> Self {
+        let of_all = |bytes: u64| bytes.saturating_mul(u64::from(self.rows));
+        let most = of_all(default_bytes(&def.columns));
+        let added = match most < TINY_BYTES {
+            true => most,
+            false => of_all(default_bytes(def.columns.iter().filter(|column| chunk.lacks(column.id)))),
+        };
         Self { weight: self.weight.saturating_add(added), ..self }
     }
 
@@ -208,7 +217,13 @@ pub(super) fn worst_amplification(flush_weight: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use sepal_types::{ColumnDef, ColumnId, RowId, SqlType};
+
     use super::*;
+    use crate::{
+        chunk::MemoryChunk,
+        fixtures::{batch, items},
+    };
 
     const MIB: u64 = 1 << 20;
 
@@ -337,19 +352,27 @@ mod tests {
     }
 
     #[test]
-    fn a_default_counts_in_every_row_that_may_not_have_it() {
-        let mut def = crate::fixtures::items(20_000, "items");
+    fn a_default_counts_in_every_row_that_has_not_its_column() {
+        let mut def = items(20_000, "items");
+        let chunk = Chunk::memory(MemoryChunk::inserted(RowId(1), &batch(&[1]), 1).unwrap());
         let rows = Size::new(2_000_000, 0, 32 * MIB, 0, 4 << 30);
-        assert_eq!(rows.completed(&def).weight, rows.weight, "nothing was added");
-        def.columns[1].missing = Some("x".repeat(300));
-        let added = rows.completed(&def);
-        assert!(added.weight > 2_000_000 * 300, "{}", added.weight);
-        assert_eq!(packs(&[rows; 4]).len(), 1);
-        assert_eq!(packs(&[added; 4]).len(), 4, "a text of 600 MB each");
+        assert_eq!(rows.completed(&def, &chunk).weight, rows.weight, "nothing was added");
+        let added = |ty: SqlType, missing: usize| {
+            let missing = Some("1".repeat(missing));
+            ColumnDef { missing, ..ColumnDef::new(ColumnId(90), "added", ty) }
+        };
         // A number takes its place in the row, and has no offset.
-        def.columns[1].missing = None;
-        def.columns[0].missing = Some("1".repeat(300));
-        assert_eq!(rows.completed(&def).weight, rows.weight);
+        def.columns.push(added(SqlType::Int8, 300));
+        assert_eq!(rows.completed(&def, &chunk).weight, rows.weight);
+        def.columns[3] = added(SqlType::Text, 300);
+        let completed = rows.completed(&def, &chunk);
+        assert!(completed.weight > 2_000_000 * 300, "{}", completed.weight);
+        assert_eq!(packs(&[rows; 4]).len(), 1);
+        assert_eq!(packs(&[completed; 4]).len(), 4, "a text of 600 MB each");
+        // The rows of this one were inserted with it.
+        def.columns[3].missing = None;
+        def.columns[1].missing = Some("x".repeat(300));
+        assert_eq!(rows.completed(&def, &chunk).weight, rows.weight);
     }
 
     #[test]

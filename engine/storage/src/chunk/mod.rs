@@ -176,6 +176,14 @@ impl Chunk {
         }
     }
 
+    /// Whether its rows are older than the column. May open a segment's footer; one that does not open may be older.
+    pub(crate) fn lacks(&self, column: ColumnId) -> bool {
+        match &self.kind {
+            Kind::Memory(chunk) => chunk.column(column).is_none(),
+            Kind::Sealed(chunk) => chunk.lacks(column),
+        }
+    }
+
     fn complete(&self, column: &ColumnDef, stored: Option<ArrayRef>) -> Result<ArrayRef, StoreError> {
         match stored {
             Some(array) => fit(array, &column.ty),

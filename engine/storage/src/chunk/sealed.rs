@@ -172,6 +172,11 @@ impl SealedChunk {
             || self.footer.get().is_some_and(|footer| !footer.has_column(column))
     }
 
+    /// Whether the segment is older than the column, or does not open.
+    pub(crate) fn lacks(&self, column: ColumnId) -> bool {
+        !self.footer().is_ok_and(|footer| footer.has_column(column))
+    }
+
     /// The names of all columns that the file has, those that the table has dropped included. Opens the footer.
     pub(crate) fn stored_columns(&self) -> Result<Vec<String>, StoreError> {
         Ok(self.footer()?.names())
