@@ -1,4 +1,5 @@
-//! Which segments are rewritten, when, and what that costs. Pure: no I/O, no clock.
+//! Which segments are rewritten, when, and what that costs. No clock, and no I/O but where a column was added with a
+//! long default: then a segment is asked whether it has that.
 //!
 //! A **flush** writes memory chunks, and with them what is cheap: segments below 1 MiB, and those of which more than a
 //! fifth is deleted if they are below 16 MiB. It never waits for a large merge, so the log is freed soon.
