@@ -218,6 +218,7 @@ pub(super) fn worst_amplification(flush_weight: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use sepal_types::{ColumnDef, ColumnId, RowId, SqlType};
 
     use super::*;
@@ -350,6 +351,27 @@ mod tests {
         assert_eq!(packs(&[rest; 5]), [vec![0, 1], vec![2, 3], vec![4]], "offsets end at 2 GiB");
         let vectors = Size::new(1_000, 990, 3_500 * MIB, 0, 4 << 30);
         assert_eq!(packs(&[vectors; 3]), [vec![0, 1], vec![2]], "what is read is in memory");
+    }
+
+    proptest! {
+        /// Whatever is deleted, and however large what is left may be.
+        #[test]
+        fn no_pack_can_be_too_long_to_be_read(
+            segments in prop::collection::vec((1..70_000_000_u32, 0..=100_u64, 0..1_500_u64, 0..=100_u64), 0..12),
+        ) {
+            let size = |(rows, deleted, mib, variable): (u32, u64, u64, u64)| {
+                let bytes = mib * MIB;
+                Size::new(rows, u64::from(rows) * deleted / 100, bytes, bytes * variable / 100, 4 << 30)
+            };
+            let sizes: Vec<Size> = segments.into_iter().map(size).collect();
+            let packs = packs(&sizes);
+            prop_assert_eq!(packs.concat(), (0..sizes.len()).collect::<Vec<_>>());
+            for pack in packs.iter().filter(|pack| pack.len() > 1) {
+                let sum = |of: fn(Size) -> u64| pack.iter().map(|at| of(sizes[*at])).sum::<u64>();
+                prop_assert!(i32::try_from(sum(|size| size.weight)).is_ok());
+                prop_assert!(sum(Size::live_weight) <= FULL_WEIGHT);
+            }
+        }
     }
 
     #[test]
