@@ -30,7 +30,7 @@ use sepal_crypto::{MODULE_OVERHEAD_BYTES, Module, ModuleSealer, PageOf, SEALS};
 
 use super::{
     Identity,
-    layout::{self, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, rows_per_page},
+    layout::{self, MAX_COLUMN_BYTES, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, rows_per_page},
     read::SEALED_MAGIC,
     thrift::{self, PagePlace},
 };
@@ -225,11 +225,8 @@ impl<'a, 'p> Encoder<'a, 'p> {
         }
         let count = self.rows.iter().map(RecordBatch::num_rows).sum::<usize>() + rows.num_rows();
         self.rows.push(rows);
-        if self.row_bytes >= MAX_ROW_GROUP_BYTES || count >= MAX_ROW_GROUP_ROWS {
-            self.end_group()
-        } else {
-            Ok(())
-        }
+        let most = MAX_ROW_GROUP_BYTES.max(self.leaves.len() * MAX_COLUMN_BYTES);
+        if self.row_bytes >= most || count >= MAX_ROW_GROUP_ROWS { self.end_group() } else { Ok(()) }
     }
 
     fn end_group(&mut self) -> Result<(), Failure> {
