@@ -129,6 +129,29 @@ fn a_flipped_byte_is_told_by_its_file() {
     assert!(errors(dir.path(), end).is_empty());
 }
 
+/// Whole columns can be read without, so nothing is lost, and no repair leaves the segment out.
+#[test]
+fn places_of_pages_that_do_not_open_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let end = furnished(dir.path(), TENANT);
+    let content = files(dir.path());
+    let (path, bytes) = content.iter().find(|(path, _)| name_of(path).ends_with("parquet")).unwrap();
+    let mut told = 0;
+    for position in (0..bytes.len()).step_by(13) {
+        let mut flipped = bytes.clone();
+        flipped[position] ^= 0x10;
+        std::fs::write(path, flipped).unwrap();
+        let findings = check_with(dir.path(), end, &Known).1.findings;
+        if findings.iter().any(|finding| finding.consequence.contains("VACUUM FULL")) {
+            let of_file =
+                |finding: &Finding| finding.severity == Severity::Warning && path.ends_with(&finding.file);
+            assert!(findings.iter().all(of_file), "byte {position}: {findings:?}");
+            told += 1;
+        }
+    }
+    assert!(told > 3, "{told} of an index of four columns");
+}
+
 #[test]
 fn a_missing_or_cut_or_foreign_file_is_told() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -187,6 +187,11 @@ impl SealedChunk {
         self.footer()?.check(&self.parts.disk, &self.parts.path, name)
     }
 
+    /// Whether it can be read where in the file each page lies.
+    pub(crate) fn check_places(&self) -> Result<(), StoreError> {
+        self.footer()?.check_places(&self.parts.disk, &self.parts.path)
+    }
+
     /// Whether there is an index that can be searched, as far as is known.
     pub(crate) fn has_index(&self, index: TableId) -> bool {
         self.index_file(index).is_some()

@@ -98,6 +98,11 @@ impl Footer {
         guarded(file.path, || Ok(arrow::compute::concat(&arrays)?))
     }
 
+    /// Whether the places of all pages can be read.
+    pub(crate) fn check_places(&self, disk: &Disk, path: &Path) -> Result<(), StoreError> {
+        self.paged(disk, path).map(drop)
+    }
+
     /// What the footer says, with the places of all pages.
     pub(super) fn paged(&self, disk: &Disk, path: &Path) -> Result<&ArrowReaderMetadata, StoreError> {
         if let Some(paged) = self.paged.get() {
