@@ -123,7 +123,7 @@ fn a_flipped_byte_is_told_by_its_file() {
             unnoticed += usize::from(found.is_empty());
             std::fs::write(path, bytes).unwrap();
         }
-        // A segment has parts that nothing reads: page indexes, and column metadata that the footer repeats.
+        // A segment has parts that no row needs: page indexes, and column metadata that the footer repeats.
         assert!(unnoticed == 0 || name.ends_with("parquet"), "{name}: {unnoticed} flips were not noticed");
     }
     assert!(errors(dir.path(), end).is_empty());
