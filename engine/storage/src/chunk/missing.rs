@@ -1,7 +1,8 @@
 //! What rows have in a column that was added after them: `missing`, or NULL.
 //!
-//! Called by [`super::Chunk::column`], and where a column is added. Reads the text forms that Postgres prints, which is
-//! what the planner stores in [`ColumnDef::missing`]; a value that does not read is a bug, not a user's error.
+//! Called by [`super::Chunk::column`], and where a column is added; plans ask what it costs to write it into every row.
+//! Reads the text forms that Postgres prints, which is what the planner stores in [`ColumnDef::missing`]; a value that
+//! does not read is a bug, not a user's error.
 
 use std::sync::Arc;
 
@@ -19,11 +20,31 @@ use arrow::{
 use sepal_crypto::unhex;
 use sepal_types::{BitString, ColumnDef, SparseVector, SqlType, VectorElement, parse_elements};
 
-use crate::{StoreError, arrow_types::arrow_type};
+use crate::{
+    StoreError,
+    arrow_types::arrow_type,
+    row_bytes::{varies, varying_bytes},
+};
 
-/// Whether the value of rows that are older than the column reads. Errors: [`StoreError::Bug`].
-pub(crate) fn check_missing(column: &ColumnDef) -> Result<(), StoreError> {
-    constant(column, 1).map(drop)
+/// Whether the value of rows that are older than the column reads, and a chunk of so many can have it in each: what no
+/// offset reaches nobody could read.
+///
+/// Errors: [`StoreError::Bug`]; [`StoreError::DefaultTooLarge`].
+pub(crate) fn check_missing(column: &ColumnDef, rows: u32) -> Result<(), StoreError> {
+    let single = constant(column, 1)?;
+    let bytes = varying_bytes(single.as_ref()) as u64 * u64::from(rows);
+    if i32::try_from(bytes).is_ok() {
+        return Ok(());
+    }
+    Err(StoreError::DefaultTooLarge { column: column.name.clone(), rows })
+}
+
+/// Bytes a row that [`constant`] gives, about, for those of the columns whose values vary in length.
+pub(crate) fn default_bytes<'a>(columns: impl IntoIterator<Item = &'a ColumnDef>) -> u64 {
+    let columns = columns.into_iter().filter_map(|column| Some((column, column.missing.as_ref()?)));
+    let varying = columns.filter(|(column, _)| varies(&arrow_type(&column.ty)));
+    // An element of a vector has four bytes, and in the text of one two characters at least.
+    varying.map(|(_, text)| 2 * text.len() as u64).sum()
 }
 
 /// The column for `rows` rows that do not have it.

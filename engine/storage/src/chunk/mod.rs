@@ -33,8 +33,8 @@ pub use cache::ColumnCache;
 pub use deletions::{Deletions, Live};
 pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
-pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count, varies};
-pub(crate) use missing::check_missing;
+pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count};
+pub(crate) use missing::{check_missing, default_bytes};
 pub use near::Near;
 pub(crate) use sealed::{SealedChunk, SealedParts};
 
@@ -236,6 +236,14 @@ impl Chunk {
         match &self.kind {
             Kind::Memory(_) => true,
             Kind::Sealed(chunk) => chunk.is_at_hand(column),
+        }
+    }
+
+    /// Whether its rows are older than the column. May open a segment's footer; one that does not open may be older.
+    pub(crate) fn lacks(&self, column: ColumnId) -> bool {
+        match &self.kind {
+            Kind::Memory(chunk) => chunk.column(column).is_none(),
+            Kind::Sealed(chunk) => chunk.lacks(column),
         }
     }
 

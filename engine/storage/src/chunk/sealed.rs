@@ -173,6 +173,11 @@ impl SealedChunk {
             || self.footer.get().is_some_and(|footer| !footer.has_column(column))
     }
 
+    /// Whether the segment is older than the column, or does not open.
+    pub(crate) fn lacks(&self, column: ColumnId) -> bool {
+        !self.footer().is_ok_and(|footer| footer.has_column(column))
+    }
+
     /// The names of all columns that the file has, those that the table has dropped included. Opens the footer.
     pub(crate) fn stored_columns(&self) -> Result<Vec<String>, StoreError> {
         Ok(self.footer()?.names())
@@ -181,6 +186,11 @@ impl SealedChunk {
     /// Reads and decodes a column as it lies there, to see whether it can be.
     pub(crate) fn check_stored(&self, name: &str) -> Result<(), StoreError> {
         self.footer()?.check(&self.parts.disk, &self.parts.path, name)
+    }
+
+    /// Whether it can be read where in the file each page lies.
+    pub(crate) fn check_places(&self) -> Result<(), StoreError> {
+        self.footer()?.check_places(&self.parts.disk, &self.parts.path)
     }
 
     /// Whether there is an index that can be searched, as far as is known.

@@ -43,6 +43,9 @@ use crate::arrow_types::{bit_type, is_sparse_item, vector_kind};
 pub(super) const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
 /// parquet-rs holds what it encodes of a row group in memory until that is complete.
 pub(super) const MAX_ROW_GROUP_BYTES: usize = 16 << 20;
+/// A row group of many columns is larger: what the footer says of each column of one, about a kilobyte, stays in memory
+/// with the segment, and nothing counts it.
+pub(super) const MAX_COLUMN_BYTES: usize = 128 << 10;
 /// Pages of this many vectors decode fastest; Parquet's encryption allows 32,767 pages per column and row group.
 pub(crate) const VECTORS_PER_PAGE: usize = 64;
 /// Pages of small values are larger.
@@ -144,7 +147,7 @@ fn lists_to_stored(list: &ListArray, elements: &Buffer, width: i32) -> Result<Ar
     let scale = |offset: &i32| (offset - first).checked_mul(width);
     let offsets: Option<Vec<i32>> = list.value_offsets().iter().map(scale).collect();
     let offsets = offsets.ok_or("more than 2 GiB of vectors in one column")?;
-    let bytes = elements.slice((first * width).as_usize());
+    let bytes = elements.slice(first.as_usize() * width.as_usize());
     let stored = BinaryArray::try_new(OffsetBuffer::new(offsets.into()), bytes, list.nulls().cloned());
     Ok(Arc::new(stored.map_err(text)?))
 }

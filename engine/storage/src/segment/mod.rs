@@ -10,7 +10,7 @@
 //!         encrypted footer ("PARE"); associated data prefix {tenant, table, file}, not stored in the file;
 //!         key metadata = the file's id
 //! columns: row_id (INT64, unsigned), then c<column id> for each column
-//! row groups of at most 1,048,576 rows and about 16 MiB
+//! row groups of about 1,048,576 rows at most, and about 16 MiB
 //! ```
 
 mod copy;

@@ -9,6 +9,8 @@
 //!   footer that was opened says so.
 //! - It may panic on bytes that were cut or changed, because it indexes before it authenticates. So every call
 //!   into it is caught and becomes [`StoreError::Corrupt`].
+//! - It takes memory by the length that a page's header says in plaintext, up to 4 GiB of it, before it opens that: what
+//!   the allocator refuses ends the process. So it gets no pages whose lengths do not lead from one to the next.
 //! - It only ever gets bytes that were read here: a read that fails is [`StoreError::Io`], not damage.
 
 use std::{
@@ -188,9 +190,16 @@ impl Footer {
     /// A column of values of one width, vectors for one: into one buffer, so that no second copy of gigabytes is in
     /// memory meanwhile.
     fn read_fixed(&self, disk: &Disk, path: &Path, root: usize, width: i32) -> Result<ArrayRef, StoreError> {
-        let Some(column) = self.fixed(disk, path, root)? else {
-            return self.decode_fixed(disk, path, root, width);
+        let column = match self.fixed(disk, path, root) {
+            // Of the rows nothing is lost where only the places of their pages are: they can be read one behind the other,
+            // and so be written anew.
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%error, "a column is read without the places of its pages");
+                None
+            }
+            found => found?,
         };
+        let Some(column) = column else { return self.decode_fixed(disk, path, root, width) };
         let bytes = usize::try_from(width).ok().and_then(|width| width.checked_mul(self.rows as usize));
         let bytes = bytes.ok_or_else(|| StoreError::corrupt(&show(path), "values of no length"))?;
         // Pages of zeros are the kernel's gift, at the first touch; of memory that must be aligned they would be written.
@@ -278,7 +287,7 @@ impl Footer {
                 parts.push((span.start, Bytes::from(bytes)));
             }
         }
-        Ok(Regions { length: file.length, parts })
+        Regions { length: file.length, parts }.of_pages(&file)
     }
 }
 
@@ -321,6 +330,15 @@ fn sealed_footer(disk: &Disk, path: &Path, bytes: u64) -> Result<Regions, StoreE
     Ok(Regions { length, parts: vec![(start, Bytes::from(footer))] })
 }
 
+/// Whether what the modules say of their lengths leads from the first to the end of the last.
+fn are_modules(mut bytes: &[u8]) -> bool {
+    while SEALS && !bytes.is_empty() {
+        let Ok((_, rest)) = ModuleOpener::split(bytes) else { return false };
+        bytes = rest;
+    }
+    true
+}
+
 /// `read` works on bytes that are in memory: whatever it fails with is damage.
 pub(super) fn guarded<T>(
     path: &Path,
@@ -347,6 +365,14 @@ pub(super) struct Regions {
 }
 
 impl Regions {
+    /// Errors: damage where a part does not consist of modules, one behind the other.
+    pub(super) fn of_pages(self, file: &Opened<'_>) -> Result<Self, StoreError> {
+        match self.parts.iter().all(|(_, bytes)| are_modules(bytes)) {
+            true => Ok(self),
+            false => Err(file.damaged("its pages are not as long as they say")),
+        }
+    }
+
     /// The memory of the first part, if nobody reads it any more.
     fn into_space(self) -> Vec<u8> {
         let first = self.parts.into_iter().next().and_then(|(_, bytes)| bytes.try_into_mut().ok());

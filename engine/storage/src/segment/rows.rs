@@ -99,6 +99,11 @@ impl Footer {
         guarded(file.path, || Ok(arrow::compute::concat(&arrays)?))
     }
 
+    /// Whether the places of all pages can be read.
+    pub(crate) fn check_places(&self, disk: &Disk, path: &Path) -> Result<(), StoreError> {
+        self.paged(disk, path).map(drop)
+    }
+
     /// What the footer says, with the places of all pages.
     pub(super) fn paged(&self, disk: &Disk, path: &Path) -> Result<&ArrowReaderMetadata, StoreError> {
         if let Some(paged) = self.paged.get() {
@@ -137,7 +142,7 @@ pub(super) fn rows_of_group(
 ) -> Result<Vec<ArrayRef>, StoreError> {
     let spans = pages(paged, file, place, rows.clone());
     let spans = spans.ok_or_else(|| file.damaged("a page lies outside the file"))?;
-    let regions = file.read(&spans)?;
+    let regions = file.read(&spans)?.of_pages(file)?;
     guarded(file.path, || {
         let mask = ProjectionMask::roots(paged.parquet_schema(), [place.root]);
         let all = usize::try_from(paged.metadata().row_group(place.group).num_rows()).unwrap_or(0);

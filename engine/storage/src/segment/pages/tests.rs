@@ -1,4 +1,4 @@
-//! Columns opened page by page are the columns that were written, and one byte changed anywhere is told.
+//! Columns opened page by page are the columns that were written, and one byte changed in a page is told.
 
 use std::sync::Arc;
 
@@ -128,6 +128,24 @@ fn one_byte_changed_in_a_page_is_told() {
             }
         }
     }
+}
+
+/// Whole columns do not need to know where each page lies: the rows are all there, and can be written anew.
+#[test]
+fn a_damaged_offset_index_takes_no_rows_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let footer = written(&path, 300, 128);
+    let metadata = footer.metadata.metadata();
+    let index = metadata.row_group(1).column(VECTOR_ROOT).offset_index_offset().unwrap();
+    let mut changed = std::fs::read(&path).unwrap();
+    changed[usize::try_from(index).unwrap() + 20] ^= 1;
+    std::fs::write(&path, changed).unwrap();
+    let footer = opened(&path, 300);
+    assert!(footer.fixed(&Disk::default(), &path, VECTOR_ROOT, WIDTH).is_err());
+    assert_eq!(&whole(&footer, &path, VECTOR).unwrap(), &vectors(300, None));
+    let rows = footer.rows(&Disk::default(), &path, VECTOR, &vector_type(), &[0]);
+    assert!(matches!(rows, Err(StoreError::Corrupt { .. })), "told by whoever needs it");
 }
 
 /// Each page is whole, and none is where it belongs.

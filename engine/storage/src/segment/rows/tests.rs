@@ -123,6 +123,36 @@ fn a_damaged_page_is_told_by_who_reads_it() {
     assert!(matches!(rows(&opened(&path).unwrap(), 0), Err(StoreError::Corrupt { .. })));
 }
 
+/// parquet-rs would ask the allocator for as much as it says, gigabytes perhaps, before it opens anything.
+#[test]
+fn a_page_that_says_another_length_is_not_handed_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let footer = written(&path);
+    let file = Opened::new(&Disk::default(), &path).unwrap();
+    let paged = footer.paged(&Disk::default(), &path).unwrap();
+    let spans = pages(paged, &file, Place { group: 1, root: 2 }, &[200]).unwrap();
+    let sealed = std::fs::read(&path).unwrap();
+    // The highest byte of a length, and the lowest.
+    let length_at = spans[0].start as usize;
+    for place in [length_at + 3, length_at] {
+        let mut changed = sealed.clone();
+        changed[place] ^= 0x40;
+        std::fs::write(&path, &changed).unwrap();
+        let footer = opened(&path).unwrap();
+        let whole = footer.column(&Disk::default(), &path, LABEL, &DataType::Utf8);
+        let rows = footer.rows(&Disk::default(), &path, LABEL, &DataType::Utf8, &[900]);
+        for found in [whole, rows] {
+            match found {
+                Err(StoreError::Corrupt { why, .. }) => assert!(why.contains("as long as they say"), "{why}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        // Whoever looks elsewhere notices nothing.
+        footer.rows(&Disk::default(), &path, LABEL, &DataType::Utf8, &[0]).unwrap();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
