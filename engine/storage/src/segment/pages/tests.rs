@@ -142,7 +142,7 @@ fn a_damaged_offset_index_takes_no_rows_along() {
     changed[usize::try_from(index).unwrap() + 20] ^= 1;
     std::fs::write(&path, changed).unwrap();
     let footer = opened(&path, 300);
-    assert!(footer.fixed(&Disk::default(), &path, VECTOR_ROOT, WIDTH).is_err());
+    assert!(footer.fixed(&Disk::default(), &path, VECTOR_ROOT).is_err());
     assert_eq!(&whole(&footer, &path, VECTOR).unwrap(), &vectors(300, None));
     let rows = footer.rows(&Disk::default(), &path, VECTOR, &vector_type(), &[0]);
     assert!(matches!(rows, Err(StoreError::Corrupt { .. })), "told by whoever needs it");

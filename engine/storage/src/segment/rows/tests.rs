@@ -131,7 +131,7 @@ fn a_page_that_says_another_length_is_not_handed_on() {
     let footer = written(&path);
     let file = Opened::new(&Disk::default(), &path).unwrap();
     let paged = footer.paged(&Disk::default(), &path).unwrap();
-    let spans = pages(paged, &file, Place { group: 1, root: 2 }, &[200]).unwrap();
+    let spans = pages(paged, &file, Place { group: 1, root: 2 }, std::iter::once(200..201)).unwrap();
     let sealed = std::fs::read(&path).unwrap();
     // The highest byte of a length, and the lowest.
     let length_at = spans[0].start as usize;
