@@ -85,6 +85,7 @@ files! {
         postgres_untyped "untyped.slt",
         postgres_update_delete "update_delete.slt",
         postgres_window_frames "window_frames.slt",
+        postgres_with_once "with_once.slt",
     }
     "sepal" {
         sepal_clones "clones.slt",

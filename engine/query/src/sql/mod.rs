@@ -41,6 +41,7 @@ mod vectors;
 mod whole_rows;
 mod wildcard;
 
+pub(crate) use array_query::parsed;
 pub use datafusion::sql::sqlparser::ast;
 pub use dialect::Postgres;
 pub use inlined::{Inlined, inlined_vector};
