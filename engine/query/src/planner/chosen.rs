@@ -17,7 +17,10 @@ use datafusion::{
 use sepal_types::SqlType;
 
 use super::untyped::{self, Operand, literal_type, operand, typed};
-use crate::sql::{common_type, written_numeric};
+use crate::{
+    error::carry,
+    sql::{common_type, matched, written_numeric},
+};
 
 /// Types the literals and parameters among what the outermost call or CASE chooses from, and those it compares. Tells
 /// whether there were any.
@@ -37,6 +40,39 @@ pub(super) fn type_choice(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
         }
     }
     Ok(read)
+}
+
+/// Whether what the outermost call or CASE chooses from has one type together.
+///
+/// Errors: 42804 and 42846 where not.
+pub(super) fn check_choice(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    match expr {
+        // PostgreSQL looks at the ELSE first.
+        Expr::Case(case) => {
+            let results = case.when_then_expr.iter().map(|(_, then)| then.as_ref());
+            check("CASE", case.else_expr.as_deref().into_iter().chain(results), schema)
+        }
+        Expr::ScalarFunction(call) => match call.func.name() {
+            "coalesce" => check("COALESCE", &call.args, schema),
+            "greatest" => check("GREATEST", &call.args, schema),
+            "least" => check("LEAST", &call.args, schema),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// The same of any expressions that are to have one type, but for those that are not known to have one.
+fn check<'a>(construct: &str, exprs: impl IntoIterator<Item = &'a Expr>, schema: &DFSchema) -> Result<()> {
+    let types = exprs.into_iter().filter_map(|expr| match operand(expr, schema) {
+        Operand::Typed(ty) => Some(Some(ty)),
+        Operand::Unknown => None,
+        Operand::Undetermined => Some(None),
+    });
+    match types.collect::<Option<Vec<SqlType>>>() {
+        Some(types) => matched(construct, &types).map(|_| ()).map_err(carry),
+        None => Ok(()),
+    }
 }
 
 /// The operand of an operator, if it is such an expression with all in it.
@@ -70,7 +106,10 @@ pub(super) fn common<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &DFS
 }
 
 /// The elements of an array, untyped ones with the type of the others.
+///
+/// Errors: 42804 and 42846 where these have none together.
 pub(super) fn type_elements(elements: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+    check("ARRAY", &elements, schema)?;
     let plain = |ty: &SqlType| {
         use SqlType::{Bool, Bytea, Date, Interval, Time, Timestamp, Timestamptz, Uuid};
         ty.is_number() || matches!(ty, Bool | Bytea | Date | Interval | Time | Timestamp | Timestamptz | Uuid)

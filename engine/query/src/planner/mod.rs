@@ -5,6 +5,7 @@
 //! [`StatementContext`] of the statement at hand, so a plan can name nothing outside the tenant's own snapshot.
 
 mod arrays;
+mod branches;
 mod by_value;
 mod chosen;
 mod floats;
@@ -86,7 +87,7 @@ use crate::{
     error::translate,
     functions,
     output::sql_type,
-    sql::{ParameterTypes, compared},
+    sql::{ParameterTypes, check_values, compared},
     table::{as_user_table, prepare_to_hold},
     vector::{LateralPlanner, LateralRule, TopKPlanner, TopKRule},
     zone::Zone,
@@ -265,6 +266,7 @@ impl Engine {
         let mut query = query.clone();
         grouped_keys::complete(&mut query, context, &|name| self.planning.aggregates.contains_key(name));
         let once = once::mark(&mut query, &|name| self.is_volatile(name, context, temporary));
+        check_values(&query, parameters)?;
         let statement = ast::Statement::Query(Box::new(query));
         // Of other plans of the statement.
         let known = context.reads.ids();
