@@ -17,9 +17,9 @@ use sepal_storage::arrow_type;
 use sepal_types::SqlType;
 
 use super::{
-    chosen::is_untyped,
+    chosen::{constant, is_untyped},
     multisets::compares_rows,
-    untyped::{Operand, typed},
+    untyped::Operand,
 };
 use crate::{error::carry, output::sql_type, sql::matched};
 
@@ -62,7 +62,6 @@ fn agreed(name: &str, left: &Arc<LogicalPlan>, right: &Arc<LogicalPlan>) -> Resu
     let (mut left, mut right, mut changed) = (Arc::clone(left), Arc::clone(right), false);
     let mut targets: Vec<Option<DataType>> = Vec::with_capacity(width);
     for column in 0..width {
-        targets.push(None);
         match (shown(&left, column), shown(&right, column)) {
             (Operand::Typed(_), Operand::Unknown) => {
                 if let Some(typed) = give(&right, column, left.schema().field(column))? {
@@ -74,11 +73,14 @@ fn agreed(name: &str, left: &Arc<LogicalPlan>, right: &Arc<LogicalPlan>) -> Resu
                     (left, changed) = (Arc::new(typed), true);
                 }
             }
-            (Operand::Typed(one), Operand::Typed(other)) => {
-                targets[column] = common(name, one, other)?;
-            }
             _ => {}
         }
+        targets.push(match (shown(&left, column), shown(&right, column)) {
+            (Operand::Typed(_), Operand::Typed(_)) => {
+                common(name, left.schema().field(column), right.schema().field(column))?
+            }
+            _ => None,
+        });
     }
     if targets.iter().any(Option::is_some) {
         (left, right, changed) = (cast(&left, &targets)?, cast(&right, &targets)?, true);
@@ -86,17 +88,21 @@ fn agreed(name: &str, left: &Arc<LogicalPlan>, right: &Arc<LogicalPlan>) -> Resu
     Ok(changed.then_some((left, right)))
 }
 
-/// What columns of these types are cast to; `None` where they are left as they are.
-fn common(name: &str, one: SqlType, other: SqlType) -> Result<Option<DataType>> {
-    if one == other {
+/// What two columns are cast to; `None` where they are left as they are.
+fn common(name: &str, left: &Field, right: &Field) -> Result<Option<DataType>> {
+    let types = [sql_type(left), sql_type(right)];
+    if types[0] == types[1] {
         return Ok(None);
     }
-    let types = [one, other];
     let Some(common) = matched(name, &types).map_err(carry)? else { return Ok(None) };
     let plain = |ty: &SqlType| ty.is_number() && !matches!(ty, SqlType::Numeric(_));
     Ok(match &common {
         SqlType::Numeric(_) => holding(&types),
-        SqlType::Timestamp | SqlType::Timestamptz => Some(arrow_type(&common)),
+        // `now()` has nanoseconds.
+        SqlType::Timestamp | SqlType::Timestamptz => {
+            let is_it = if types[0] == common { left } else { right };
+            Some(is_it.data_type().clone())
+        }
         SqlType::Array(element) if plain(element) => Some(arrow_type(&common)),
         ty if plain(ty) => Some(arrow_type(ty)),
         _ => None,
@@ -160,7 +166,7 @@ fn give(branch: &LogicalPlan, column: usize, beside: &Field) -> Result<Option<Lo
         let metadata = (!beside.metadata().is_empty()).then(|| FieldMetadata::from(beside));
         Expr::Literal(ScalarValue::try_from(beside.data_type())?, metadata)
     } else {
-        typed(expr.clone(), &sql_type(beside))?
+        constant(expr.clone(), &sql_type(beside))?
     };
     if given == *expr { Ok(None) } else { with_output(branch, column, given).map(Some) }
 }

@@ -154,7 +154,7 @@ fn chooses(name: &str) -> bool {
 }
 
 /// An untyped expression with this type; a `numeric` literal has as many digits as it is written with.
-fn constant(expr: Expr, ty: &SqlType) -> Result<Expr> {
+pub(super) fn constant(expr: Expr, ty: &SqlType) -> Result<Expr> {
     match (&expr, ty) {
         (Expr::Literal(ScalarValue::Utf8(Some(text)), None), SqlType::Numeric(_)) => {
             match written_numeric(text) {

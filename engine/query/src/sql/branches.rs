@@ -226,6 +226,22 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_values_have_one_type_unless_they_are_inserted() {
+        let checked = |sql: &str| {
+            let parser = Parser::new(&Postgres).try_with_sql(sql);
+            let query = parser.and_then(|mut parser| parser.parse_query()).expect("a valid query");
+            check_values(&query, &ParameterTypes::default()).map_err(|error| error.message().to_owned())
+        };
+        let refused = Err("VALUES types integer and boolean cannot be matched".to_owned());
+        assert_eq!(checked("VALUES (1), (true)"), Ok(()));
+        assert_eq!(checked("SELECT * FROM (VALUES (1), (true)) v"), refused);
+        assert_eq!(checked("SELECT 1 UNION VALUES (1), (true)"), refused);
+        assert_eq!(checked("WITH v AS (VALUES (1, 2), (3, true)) SELECT * FROM v"), refused);
+        assert_eq!(checked("SELECT * FROM (VALUES (1), ('2'), (2.5), (NULL), ($1)) v"), Ok(()));
+        assert_eq!(checked("SELECT * FROM (VALUES (1), (unknown(true))) v"), Ok(()));
+    }
+
+    #[test]
     fn parameters_have_the_type_of_the_other_rows_and_branches() {
         for (sql, expected) in [
             ("VALUES ($1), (2.5)", Some(SqlType::Numeric(None))),
