@@ -111,7 +111,7 @@ fn common(name: &str, left: &Field, right: &Field) -> Result<Option<DataType>> {
 
 /// The decimal that holds the values of several numbers.
 fn holding(types: &[SqlType]) -> Option<DataType> {
-    let (mut whole, mut scale) = (0, 0);
+    let (mut whole, mut scale) = (0_i16, 0_i16);
     for ty in types {
         let (digits, after) = match ty {
             SqlType::Int2 => (5, 0),

@@ -140,3 +140,35 @@ impl UserDefinedLogicalNodeCore for Once {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::LogicalPlanBuilder;
+
+    use super::*;
+
+    fn named(number: usize, input: LogicalPlan) -> LogicalPlan {
+        LogicalPlan::Extension(Extension { node: Arc::new(Once::new(number, "q", input)) })
+    }
+
+    #[test]
+    fn a_query_is_taken_out_once_after_those_that_it_names() {
+        let rows = LogicalPlanBuilder::empty(true).build().unwrap();
+        let (first, second) = (named(0, rows.clone()), named(1, named(0, rows)));
+        let both = LogicalPlanBuilder::from(second.clone()).cross_join(first).unwrap();
+        let plan = both.cross_join(second).unwrap().build().unwrap();
+        let (plan, taken) = take_out(plan).unwrap();
+        let numbers: Vec<usize> = taken.iter().map(|query| query.number).collect();
+        assert_eq!(numbers, [0, 1]);
+        assert!(!has_once(&taken[0].plan).unwrap());
+        assert!(is_once(&taken[1].plan), "a leaf stands for the other");
+        let mut leaves = 0;
+        plan.apply_with_subqueries(|node| {
+            leaves += usize::from(is_once(node));
+            assert!(!is_once(node) || node.inputs().is_empty());
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .unwrap();
+        assert_eq!(leaves, 3);
+    }
+}
