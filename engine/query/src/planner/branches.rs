@@ -95,18 +95,24 @@ fn common(name: &str, left: &Field, right: &Field) -> Result<Option<DataType>> {
         return Ok(None);
     }
     let Some(common) = matched(name, &types).map_err(carry)? else { return Ok(None) };
+    // `now()` has nanoseconds.
+    if matches!(common, SqlType::Timestamp | SqlType::Timestamptz) {
+        let is_it = if types[0] == common { left } else { right };
+        return Ok(Some(is_it.data_type().clone()));
+    }
+    Ok(held_as(&common, &types))
+}
+
+/// What values of several types are cast to that have one in common; `None` where that is left to DataFusion.
+pub(super) fn held_as(common: &SqlType, types: &[SqlType]) -> Option<DataType> {
     let plain = |ty: &SqlType| ty.is_number() && !matches!(ty, SqlType::Numeric(_));
-    Ok(match &common {
-        SqlType::Numeric(_) => holding(&types),
-        // `now()` has nanoseconds.
-        SqlType::Timestamp | SqlType::Timestamptz => {
-            let is_it = if types[0] == common { left } else { right };
-            Some(is_it.data_type().clone())
-        }
-        SqlType::Array(element) if plain(element) => Some(arrow_type(&common)),
+    match common {
+        SqlType::Numeric(_) => holding(types),
+        SqlType::Timestamp | SqlType::Timestamptz => Some(arrow_type(common)),
+        SqlType::Array(element) if plain(element) => Some(arrow_type(common)),
         ty if plain(ty) => Some(arrow_type(ty)),
         _ => None,
-    })
+    }
 }
 
 /// The decimal that holds the values of several numbers.

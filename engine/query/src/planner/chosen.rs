@@ -12,11 +12,14 @@ use datafusion::{
         tree_node::{Transformed, TreeNode},
     },
     error::Result,
-    logical_expr::{Expr, expr::Placeholder},
+    logical_expr::{Cast, Expr, ExprSchemable, expr::Placeholder},
 };
 use sepal_types::SqlType;
 
-use super::untyped::{self, Operand, literal_type, operand, typed};
+use super::{
+    branches::held_as,
+    untyped::{self, Operand, literal_type, operand, typed},
+};
 use crate::{
     error::carry,
     sql::{common_type, matched, written_numeric},
@@ -73,6 +76,37 @@ fn check<'a>(construct: &str, exprs: impl IntoIterator<Item = &'a Expr>, schema:
         Some(types) => matched(construct, &types).map(|_| ()).map_err(carry),
         None => Ok(()),
     }
+}
+
+/// Casts the results of a CASE to the type that they have in common: DataFusion describes it by the first. Tells whether
+/// it did.
+pub(super) fn unify_results(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
+    let Expr::Case(case) = expr else { return Ok(false) };
+    let mut results: Vec<&mut Expr> = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut()).collect();
+    results.extend(case.else_expr.as_deref_mut());
+    let mut types = Vec::with_capacity(results.len());
+    for result in &results {
+        match operand(result, schema) {
+            Operand::Typed(ty) => types.push(ty),
+            Operand::Unknown => {}
+            Operand::Undetermined => return Ok(false),
+        }
+    }
+    let Some(common) = matched("CASE", &types).map_err(carry)? else { return Ok(false) };
+    if types.iter().all(|ty| *ty == common) {
+        return Ok(false);
+    }
+    let Some(target) = held_as(&common, &types) else { return Ok(false) };
+    let mut changed = false;
+    for result in results {
+        let Operand::Typed(ty) = operand(result, schema) else { continue };
+        let is_it = ty == common && !matches!(common, SqlType::Numeric(_));
+        if !is_it && result.get_type(schema)? != target {
+            *result = Expr::Cast(Cast::new(Box::new(mem::take(result)), target.clone()));
+            changed = true;
+        }
+    }
+    Ok(changed)
 }
 
 /// The operand of an operator, if it is such an expression with all in it.

@@ -320,8 +320,11 @@ impl Engine {
 
     /// Whether a function of this name gives another value with every call, or changes something.
     fn is_volatile(&self, name: &str, context: &StatementContext, temporary: &TemporaryTables) -> bool {
-        let function = match self.planning.scalars.get(name) {
+        let Planning { scalars, aggregates, windows, .. } = self.planning.as_ref();
+        let function = match scalars.get(name) {
             Some(function) => Some(Arc::clone(function)),
+            // Before the functions of the session, which are made for each statement that asks.
+            None if aggregates.contains_key(name) || windows.contains_key(name) => None,
             None => provider::Provider::new(self, context, temporary).get_function_meta(name),
         };
         function.is_some_and(|function| function.signature().volatility == Volatility::Volatile)

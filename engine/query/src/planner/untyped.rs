@@ -161,8 +161,9 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
             return Ok(Transformed::yes(expr));
         }
         let unified = floats::unify(&mut expr, schema);
+        let widened = chosen::unify_results(&mut expr, schema)?;
         let kept = json_operators::keep_type(&mut expr, schema)?;
-        Ok(Transformed::new_transformed(expr, untyped || read || unified || kept))
+        Ok(Transformed::new_transformed(expr, untyped || read || unified || widened || kept))
     })
 }
 
