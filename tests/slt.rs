@@ -39,6 +39,7 @@ files! {
         postgres_by_key "by_key.slt",
         postgres_character "character.slt",
         postgres_checks "checks.slt",
+        postgres_common_types "common_types.slt",
         postgres_constraint_order "constraint_order.slt",
         postgres_constraints "constraints.slt",
         postgres_cursors "cursors.slt",
@@ -85,6 +86,7 @@ files! {
         postgres_untyped "untyped.slt",
         postgres_update_delete "update_delete.slt",
         postgres_window_frames "window_frames.slt",
+        postgres_with_once "with_once.slt",
     }
     "sepal" {
         sepal_clones "clones.slt",

@@ -5,6 +5,7 @@
 
 mod array_query;
 mod branches;
+mod common;
 pub mod delivery;
 mod depth;
 mod dialect;
@@ -41,6 +42,9 @@ mod vectors;
 mod whole_rows;
 mod wildcard;
 
+pub(crate) use array_query::parsed;
+pub(crate) use branches::check_values;
+pub(crate) use common::matched;
 pub use datafusion::sql::sqlparser::ast;
 pub use dialect::Postgres;
 pub use inlined::{Inlined, inlined_vector};

@@ -24,7 +24,7 @@ use datafusion::{
 };
 
 use super::TableScan;
-use crate::planner::BATCH_ROWS;
+use crate::planner::{BATCH_ROWS, OnceExec};
 
 /// Which part of the tenant's memory a batch may be.
 const BATCH_PART: usize = 512;
@@ -79,6 +79,13 @@ fn walk(plan: &Arc<dyn ExecutionPlan>, above: Above, found: &mut Found) {
         if above.kept {
             scan.copy_out();
         }
+    }
+    // The rows of a WITH query are held as they come, for all its names.
+    if let Some(once) = plan.downcast_ref::<OnceExec>() {
+        let (fixed, variable) = widths(&plan.schema());
+        found.fixed = found.fixed.max(fixed);
+        found.variable |= variable > 0;
+        walk(once.evaluated(), Above { kept: true, used: true }, found);
     }
     let sorts = plan.is::<SortExec>() && plan.fetch().is_none();
     let keeps = sorts || plan.is::<NestedLoopJoinExec>() || plan.is::<SortMergeJoinExec>();
