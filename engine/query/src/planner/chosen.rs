@@ -82,7 +82,7 @@ pub(super) fn type_elements(elements: Vec<Expr>, schema: &DFSchema) -> Result<Ve
 }
 
 /// What has one type each: the results of the outermost call or CASE, and what it compares.
-fn groups(expr: &mut Expr) -> Vec<Vec<&mut Expr>> {
+pub(super) fn groups(expr: &mut Expr) -> Vec<Vec<&mut Expr>> {
     match expr {
         Expr::Case(case) => {
             let (mut compared, mut results): (Vec<&mut Expr>, Vec<&mut Expr>) = (Vec::new(), Vec::new());

@@ -17,7 +17,7 @@ use datafusion::{
 use sepal_types::SqlType;
 
 use super::{
-    floats,
+    floats, instants,
     untyped::{Operand, operand, typed},
 };
 use crate::{
@@ -79,6 +79,9 @@ fn plan_comparison(
         (Operand::Typed(ty), Operand::Unknown) | (Operand::Unknown, Operand::Typed(ty)) => (ty.clone(), ty),
         _ => return original(left, right),
     };
+    if let Some(ty) = instants::common([&both.0, &both.1]) {
+        return original(instants::become_one(left, &both.0, &ty), instants::become_one(right, &both.1, &ty));
+    }
     match both {
         (left_type, right_type)
             if left_type.vector_kind().is_some() && right_type.vector_kind().is_some() =>

@@ -74,7 +74,7 @@ pub(super) fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
         "lpad" | "rpad" => vec![Text, Int4, Text],
         "split_part" => vec![Text, Text, Int4],
         "substr" | "substring" => vec![Text, Int4, Int4],
-        "date_trunc" => vec![Text, Timestamptz],
+        "date_trunc" => vec![Text, Timestamptz, Text],
         "cosine_distance" | "inner_product" | "l1_distance" | "l2_distance" => {
             vec![Vector(None), Vector(None)]
         }
