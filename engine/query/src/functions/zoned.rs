@@ -1,8 +1,8 @@
 //! What depends on the session's time zone: values with a zone made of such without one and the other way round, and
 //! calls that are made within a zone.
 //!
-//! `planner/zoned.rs` puts [`within`] around the calls of a plan for a session that is not in UTC, and writes
-//! [`plus_interval`]; `cast` and others ask [`across`]. In UTC a value has the same number with and without a zone.
+//! `planner/zoned.rs` puts [`within`] around the calls of a plan for a session that is not in UTC; `planner/typing.rs`
+//! writes [`plus_interval`] for an operator; `cast` and others ask [`across`]. In UTC a value has the same number with and without a zone.
 
 use std::sync::Arc;
 
@@ -97,16 +97,19 @@ impl ScalarUDFImpl for Within {
     }
 }
 
-/// `timestamptz ± interval`: months and days are the zone's, the rest is elapsed time (`timestamptz_pl_interval`).
+/// `timestamptz ± interval`: months and days are the zone's, the rest is elapsed time (`timestamptz_pl_interval`); and the
+/// same of a date and a `timestamp`, which have no zone. Arrow has no infinities.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct PlusInterval {
     minus: bool,
-    zone: Zone,
+    /// Of a `timestamptz`.
+    zone: Option<Zone>,
     signature: Signature,
 }
 
-/// The call for `instant + interval`, or `instant - interval`, in a zone. Its result has the type of a `timestamptz`.
-pub fn plus_interval(instant: Expr, interval: Expr, minus: bool, zone: Zone) -> Expr {
+/// The call for `instant + interval`, or `instant - interval`: of a `timestamptz` in a zone, which is one again, or of a
+/// date or a `timestamp` without one, which is a `timestamp`.
+pub fn plus_interval(instant: Expr, interval: Expr, minus: bool, zone: Option<Zone>) -> Expr {
     let signature = Signature::any(2, Volatility::Immutable);
     let function = ScalarUDF::from(PlusInterval { minus, zone, signature });
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![instant, interval]))
@@ -114,7 +117,12 @@ pub fn plus_interval(instant: Expr, interval: Expr, minus: bool, zone: Zone) -> 
 
 impl ScalarUDFImpl for PlusInterval {
     fn name(&self) -> &'static str {
-        if self.minus { "sepal_timestamptz_minus_interval" } else { "sepal_timestamptz_plus_interval" }
+        match (self.zone, self.minus) {
+            (Some(_), true) => "sepal_timestamptz_minus_interval",
+            (Some(_), false) => "sepal_timestamptz_plus_interval",
+            (None, true) => "sepal_timestamp_minus_interval",
+            (None, false) => "sepal_timestamp_plus_interval",
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -122,22 +130,23 @@ impl ScalarUDFImpl for PlusInterval {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(arrow_type(&SqlType::Timestamptz))
+        Ok(arrow_type(if self.zone.is_some() { &SqlType::Timestamptz } else { &SqlType::Timestamp }))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let [instants, spans] = arrays.as_slice() else {
+        let [given, spans] = arrays.as_slice() else {
             return Err(carry(Error::bug(format!("{} takes two arguments", self.name()))));
         };
-        let instants = micros(instants)?;
+        let zone = self.zone.unwrap_or(Zone::UTC);
+        let instants = instants(given, zone)?;
         let spans = cast(spans, &DataType::Interval(IntervalUnit::MonthDayNano))?;
         let spans = spans.as_primitive::<IntervalMonthDayNanoType>();
         let moved: TimestampMicrosecondArray = try_binary(&instants, spans, |instant: i64, span| {
-            moved(instant, span, self.minus, self.zone)
+            moved(instant, span, self.minus, zone)
                 .ok_or_else(|| ArrowError::ExternalError(Box::new(out_of_range())))
         })?;
-        answer(Arc::new(moved.with_timezone(UTC)), all_constant(&args.args))
+        answer(Arc::new(moved.with_timezone_opt(self.zone.map(|_| UTC))), all_constant(&args.args))
     }
 }
 

@@ -98,6 +98,13 @@ pub(super) fn groups(expr: &mut Expr) -> Vec<Vec<&mut Expr>> {
             vec![compared, results]
         }
         Expr::ScalarFunction(call) if chooses(call.func.name()) => vec![call.args.iter_mut().collect()],
+        // What is shown where there is no such row: DataFusion would read a literal without us.
+        Expr::WindowFunction(call) if matches!(call.fun.name(), "lag" | "lead") => {
+            match call.params.args.as_mut_slice() {
+                [value, _, otherwise] => vec![vec![value, otherwise]],
+                _ => Vec::new(),
+            }
+        }
         _ => Vec::new(),
     }
 }

@@ -18,33 +18,18 @@ use super::{
     chosen,
     untyped::{Operand, operand},
 };
-use crate::functions::cast_function;
-
-/// How much a type says of a time; `None` for any other type.
-const fn rank(ty: &SqlType) -> Option<u8> {
-    match ty {
-        SqlType::Date => Some(0),
-        SqlType::Timestamp => Some(1),
-        SqlType::Timestamptz => Some(2),
-        _ => None,
-    }
-}
+use crate::{functions::cast_function, sql::time_rank};
 
 /// What such types become together; `None` where they are one already, and where any is of another kind.
 pub(super) fn common<'a>(types: impl IntoIterator<Item = &'a SqlType>) -> Option<SqlType> {
     let mut most: Option<&SqlType> = None;
     let mut several = false;
     for ty in types {
-        let of_this = rank(ty)?;
-        match most {
-            Some(other) if rank(other) == Some(of_this) => {}
-            Some(other) => {
-                several = true;
-                if rank(other) < Some(of_this) {
-                    most = Some(ty);
-                }
-            }
-            None => most = Some(ty),
+        let rank = time_rank(ty)?;
+        let known = most.and_then(time_rank);
+        several |= known.is_some_and(|known| known != rank);
+        if known.is_none_or(|known| known < rank) {
+            most = Some(ty);
         }
     }
     most.filter(|_| several).cloned()
