@@ -33,6 +33,14 @@ pub(super) fn to_float8(expr: Expr, ty: &SqlType) -> Expr {
     }
 }
 
+/// What types of which one is the result become, where both floats and `numeric` are among them and numbers alone.
+pub(super) fn common(types: &[SqlType]) -> Option<SqlType> {
+    let is_float = |ty: &SqlType| matches!(ty, SqlType::Float4 | SqlType::Float8);
+    let mixed = types.iter().any(is_float) && types.iter().any(|ty| matches!(ty, SqlType::Numeric(_)));
+    let numbers = mixed && types.iter().all(SqlType::is_number);
+    numbers.then(|| if types.contains(&SqlType::Float8) { SqlType::Float8 } else { SqlType::Float4 })
+}
+
 /// Casts the operands of one expression, not of those below it. Tells whether it did.
 pub(super) fn unify(expr: &mut Expr, schema: &DFSchema) -> bool {
     match expr {

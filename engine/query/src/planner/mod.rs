@@ -31,6 +31,7 @@ mod sink_errors;
 mod text_search;
 mod types;
 mod typing;
+mod unions;
 mod unnested;
 mod untyped;
 mod value_rows;

@@ -23,7 +23,7 @@ use sepal_types::SqlType;
 use super::{
     by_value,
     chosen::{self, is_untyped},
-    floats, instants, json_operators,
+    floats, instants, json_operators, unions,
 };
 use crate::{
     error::{carry, undefined_function_call},
@@ -122,12 +122,17 @@ pub(super) fn constant(text: &str, ty: &SqlType) -> Result<Expr> {
 }
 
 /// Types the operands of BETWEEN, IN, IS DISTINCT FROM, CASE and their like, which DataFusion plans without asking
-/// us.
+/// us, and the columns of UNION.
 pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
     // Whether a result has another type now: then the plans above it have another schema.
     let mut reshaped = false;
     let typed = plan.transform_up_with_subqueries(|node| {
         refuse_words(&node)?;
+        if let LogicalPlan::Union(union) = node {
+            let united = unions::unite(union)?;
+            reshaped |= united.transformed;
+            return Ok(united);
+        }
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
