@@ -2,7 +2,8 @@
 //! calls that are made within a zone.
 //!
 //! `planner/zoned.rs` puts [`within`] around the calls of a plan for a session that is not in UTC; `planner/typing.rs`
-//! writes [`plus_interval`] for an operator; `cast` and others ask [`across`]. In UTC a value has the same number with and without a zone.
+//! writes [`plus_interval`] for an operator; `cast` and others ask [`across`]. In UTC a value has the same number with
+//! and without a zone.
 
 use std::sync::Arc;
 
