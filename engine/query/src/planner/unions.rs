@@ -1,20 +1,24 @@
-//! The columns of UNION: their types are those that the branches have together.
+//! The columns of UNION and the results of CASE: their types are those that the branches have together.
 //!
-//! DataFusion describes a union by its first branch, until its types are resolved; that is after a statement was
-//! described, so that the rows of `SELECT 1 UNION ALL SELECT 2.5` would be integers. Nor does it know of dates beside
-//! timestamps what PostgreSQL knows, or of decimals beside floats. Called by `untyped` for every plan.
+//! DataFusion describes both by the first branch, until types are resolved; that is after a statement was described, so
+//! that the rows of `SELECT 1 UNION ALL SELECT 2.5` would be integers. Nor does it know of dates beside timestamps what
+//! PostgreSQL knows, or of decimals beside floats: of those in CASE `floats` and `instants` have been asked. Called by
+//! `untyped` for every plan.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::{DataType, Field, FieldRef},
-    common::{Column, DFSchema, tree_node::Transformed},
+    common::{Column, DFSchema, ScalarValue, tree_node::Transformed},
     error::Result,
-    logical_expr::{Expr, LogicalPlan, Projection, Union, binary::type_union_coercion},
+    logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, Projection, Union, binary::type_union_coercion},
 };
 use sepal_types::SqlType;
 
-use super::{floats, instants};
+use super::{
+    floats, instants,
+    untyped::{Operand, operand},
+};
 use crate::output::sql_type;
 
 /// The union with the types that its branches have together. Branches of another width are left to DataFusion.
@@ -80,4 +84,82 @@ fn together(inputs: &[Arc<LogicalPlan>], column: usize, field: &FieldRef) -> Opt
         branches.find(|branch| *branch.data_type() == common).map(|branch| branch.metadata().clone());
     let together = Field::new(field.name(), common, true).with_metadata(metadata.unwrap_or_default());
     Some(Arc::new(together))
+}
+
+/// Casts the results of a CASE that are several kinds of numbers to the one that they are together. Tells whether it did.
+pub(super) fn unify_numbers(expr: &mut Expr, schema: &DFSchema) -> bool {
+    let Expr::Case(case) = expr else { return false };
+    let results = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
+    let results: Vec<&mut Expr> = results.chain(case.else_expr.as_deref_mut()).collect();
+    let mut types = Vec::with_capacity(results.len());
+    for result in &results {
+        match operand(result, schema) {
+            Operand::Typed(ty) if ty.is_number() => types.extend(number(result, schema)),
+            // It has the type of the others.
+            Operand::Unknown => {}
+            Operand::Typed(_) | Operand::Undetermined => return false,
+        }
+    }
+    let Some(first) = types.first().cloned() else { return false };
+    if types.iter().all(|ty| *ty == first) {
+        return false;
+    }
+    let Some(common) = types.iter().try_fold(first, |common, ty| type_union_coercion(&common, ty)) else {
+        return false;
+    };
+    for result in results {
+        if number(result, schema).is_some() && !result.get_type(schema).is_ok_and(|ty| ty == common) {
+            *result = Expr::Cast(Cast::new(Box::new(mem::take(result)), common.clone()));
+        }
+    }
+    true
+}
+
+/// A number's type; an integer literal that nothing has typed is an `integer` where it can be one.
+fn number(expr: &Expr, schema: &DFSchema) -> Option<DataType> {
+    if let Expr::Literal(ScalarValue::Int64(Some(value)), None) = expr
+        && i32::try_from(*value).is_ok()
+    {
+        return Some(DataType::Int32);
+    }
+    expr.get_type(schema).ok().filter(DataType::is_numeric)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{
+        arrow::datatypes::Schema,
+        logical_expr::{lit, when},
+        prelude::ident,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_case_is_what_its_results_are_together() {
+        let columns = vec![
+            Field::new("i", DataType::Int32, true),
+            Field::new("l", DataType::Int64, true),
+            Field::new("n", DataType::Decimal128(10, 2), true),
+            Field::new("f", DataType::Float64, true),
+            Field::new("t", DataType::Utf8, true),
+        ];
+        let schema = DFSchema::try_from(Schema::new(columns)).expect("distinct names");
+        let unified = |then: Expr, otherwise: Expr| {
+            let mut case = when(lit(true), then).otherwise(otherwise).expect("a CASE");
+            let changed = unify_numbers(&mut case, &schema);
+            changed.then(|| case.get_type(&schema).expect("a type"))
+        };
+        assert_eq!(unified(ident("i"), ident("l")), Some(DataType::Int64));
+        assert_eq!(unified(lit(0_i64), ident("n")), Some(DataType::Decimal128(12, 2)));
+        assert_eq!(unified(ident("i"), ident("f")), Some(DataType::Float64));
+        for (then, otherwise) in [
+            (lit(0_i64), ident("i")),
+            (ident("l"), ident("l")),
+            (ident("t"), ident("i")),
+            (ident("i"), Expr::Literal(ScalarValue::Null, None)),
+        ] {
+            assert_eq!(unified(then.clone(), otherwise.clone()), None, "{then}, {otherwise}");
+        }
+    }
 }

@@ -161,6 +161,7 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
         }
         let mut unified = floats::unify(&mut expr, schema);
         unified |= instants::unify(&mut expr, schema);
+        unified |= unions::unify_numbers(&mut expr, schema);
         let kept = json_operators::keep_type(&mut expr, schema)?;
         Ok(Transformed::new_transformed(expr, untyped || read || unified || kept))
     })
