@@ -1,4 +1,4 @@
-//! The columns of UNION and the results of CASE: their types are those that the branches have together.
+//! The columns of UNION, the results of CASE, and their like: their types are those that the branches have together.
 //!
 //! DataFusion describes both by the first branch, until types are resolved; that is after a statement was described, so
 //! that the rows of `SELECT 1 UNION ALL SELECT 2.5` would be integers. Nor does it know of dates beside timestamps what
@@ -16,7 +16,7 @@ use datafusion::{
 use sepal_types::SqlType;
 
 use super::{
-    floats, instants,
+    chosen, floats, instants,
     untyped::{Operand, operand},
 };
 use crate::output::sql_type;
@@ -86,11 +86,26 @@ fn together(inputs: &[Arc<LogicalPlan>], column: usize, field: &FieldRef) -> Opt
     Some(Arc::new(together))
 }
 
-/// Casts the results of a CASE that are several kinds of numbers to the one that they are together. Tells whether it did.
+/// Casts the results of a CASE, and what `lag` and `lead` give, to the number that they are together where they are
+/// several kinds of numbers. Tells whether it did.
 pub(super) fn unify_numbers(expr: &mut Expr, schema: &DFSchema) -> bool {
-    let Expr::Case(case) = expr else { return false };
-    let results = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
-    let results: Vec<&mut Expr> = results.chain(case.else_expr.as_deref_mut()).collect();
+    let groups = match expr {
+        Expr::Case(case) => {
+            let results = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
+            vec![results.chain(case.else_expr.as_deref_mut()).collect::<Vec<&mut Expr>>()]
+        }
+        // Functions have seen to that themselves.
+        Expr::ScalarFunction(_) => return false,
+        other => chosen::groups(other),
+    };
+    let mut changed = false;
+    for results in groups {
+        changed |= unify(results, schema);
+    }
+    changed
+}
+
+fn unify(results: Vec<&mut Expr>, schema: &DFSchema) -> bool {
     let mut types = Vec::with_capacity(results.len());
     for result in &results {
         match operand(result, schema) {
