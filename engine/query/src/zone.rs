@@ -89,9 +89,9 @@ impl Zone {
         Some((Self::fixed(posix_seconds(text)?)?, text.to_ascii_uppercase()))
     }
 
-    /// What a value, AT TIME ZONE and `date_trunc` name: an abbreviation, which is one offset all year round, a name of
-    /// the IANA's, or an offset to the west as POSIX writes it, also a bare number (`DecodeTimezoneName` of PostgreSQL).
-    /// `None` for what is no zone.
+    /// What a value, AT TIME ZONE and `date_trunc` name: an abbreviation, which is one offset all year round, a name
+    /// of the IANA's, or an offset to the west as POSIX writes it, also a bare number (`DecodeTimezoneName` of
+    /// PostgreSQL). `None` for what is no zone.
     pub fn named(text: &str) -> Option<Self> {
         let text = text.trim();
         if let Some(east) = abbreviated(&text.to_ascii_lowercase()) {

@@ -1,5 +1,5 @@
-//! `date_trunc(unit, value [, zone])` as Postgres has it (`timestamp_trunc`, `timestamptz_trunc_zone`, `interval_trunc`):
-//! of a date it is a `timestamptz`.
+//! `date_trunc(unit, value [, zone])` as Postgres has it (`timestamp_trunc`, `timestamptz_trunc_zone`,
+//! `interval_trunc`): of a date it is a `timestamptz`.
 
 use std::sync::Arc;
 

@@ -98,8 +98,8 @@ impl ScalarUDFImpl for Within {
     }
 }
 
-/// `timestamptz ± interval`: months and days are the zone's, the rest is elapsed time (`timestamptz_pl_interval`); and the
-/// same of a date and a `timestamp`, which have no zone. Arrow has no infinities.
+/// `timestamptz ± interval`: months and days are the zone's, the rest is elapsed time (`timestamptz_pl_interval`); and
+/// the same of a date and a `timestamp`, which have no zone. Arrow has no infinities.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct PlusInterval {
     minus: bool,
@@ -108,8 +108,8 @@ struct PlusInterval {
     signature: Signature,
 }
 
-/// The call for `instant + interval`, or `instant - interval`: of a `timestamptz` in a zone, which is one again, or of a
-/// date or a `timestamp` without one, which is a `timestamp`.
+/// The call for `instant + interval`, or `instant - interval`: of a `timestamptz` in a zone, which is one again, or of
+/// a date or a `timestamp` without one, which is a `timestamp`.
 pub fn plus_interval(instant: Expr, interval: Expr, minus: bool, zone: Option<Zone>) -> Expr {
     let signature = Signature::any(2, Volatility::Immutable);
     let function = ScalarUDF::from(PlusInterval { minus, zone, signature });
@@ -181,9 +181,9 @@ fn day_and_time(micros: i64) -> (i64, i64) {
     (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY))
 }
 
-/// The casts among `timestamptz`, `timestamp`, `date` and `time`, also of arrays: of values with a zone what the clock of
-/// the zone at hand shows, of others when it shows them. An infinity stays one, where Arrow would compute with it. `None`
-/// for any other cast.
+/// The casts among `timestamptz`, `timestamp`, `date` and `time`, also of arrays: of values with a zone what the clock
+/// of the zone at hand shows, of others when it shows them. An infinity stays one, where Arrow would compute with it.
+/// `None` for any other cast.
 ///
 /// Errors: 22008 for what is no instant.
 pub fn across(array: &ArrayRef, target: &SqlType) -> Result<Option<ArrayRef>> {
