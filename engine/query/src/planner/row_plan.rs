@@ -35,7 +35,8 @@ use crate::error::{arrow, translate};
 /// The relation that parameters are columns of.
 const PARAMETERS: &str = "$";
 /// Functions that take a column as well as a constant and give the same of both: the operators of numbers and of
-/// times, and those that are nothing but a choice among their arguments. Others may read what a constant says when they are planned.
+/// times, and those that are nothing but a choice among their arguments. Others may read what a constant says when they
+/// are planned.
 const TAKE_COLUMNS: [&str; 13] = [
     "coalesce",
     "nullif",
