@@ -18,6 +18,7 @@ use sepal_types::SqlType;
 
 use super::{
     chosen::{constant, is_untyped},
+    instants::become_one,
     multisets::compares_rows,
     untyped::Operand,
 };
@@ -95,11 +96,6 @@ fn common(name: &str, left: &Field, right: &Field) -> Result<Option<DataType>> {
         return Ok(None);
     }
     let Some(common) = matched(name, &types).map_err(carry)? else { return Ok(None) };
-    // `now()` has nanoseconds.
-    if matches!(common, SqlType::Timestamp | SqlType::Timestamptz) {
-        let is_it = if types[0] == common { left } else { right };
-        return Ok(Some(is_it.data_type().clone()));
-    }
     Ok(held_as(&common, &types))
 }
 
@@ -219,7 +215,10 @@ fn cast(branch: &Arc<LogicalPlan>, targets: &[Option<DataType>]) -> Result<Arc<L
         match target.as_ref().filter(|target| *target != field.data_type()) {
             Some(target) => {
                 casts = true;
-                let cast = Expr::Cast(Cast::new(Box::new(column), target.clone()));
+                let cast = match moment(target) {
+                    Some(wanted) => become_one(column, &sql_type(field), &wanted),
+                    None => Expr::Cast(Cast::new(Box::new(column), target.clone())),
+                };
                 cast.alias_qualified(relation.cloned(), field.name())
             }
             None => column,
@@ -230,6 +229,15 @@ fn cast(branch: &Arc<LogicalPlan>, targets: &[Option<DataType>]) -> Result<Arc<L
         return Ok(Arc::clone(branch));
     }
     Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(columns, Arc::clone(branch))?)))
+}
+
+/// The type of times that is held so.
+fn moment(held: &DataType) -> Option<SqlType> {
+    match held {
+        DataType::Timestamp(_, None) => Some(SqlType::Timestamp),
+        DataType::Timestamp(_, Some(_)) => Some(SqlType::Timestamptz),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

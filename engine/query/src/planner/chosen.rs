@@ -78,12 +78,18 @@ fn check<'a>(construct: &str, exprs: impl IntoIterator<Item = &'a Expr>, schema:
     }
 }
 
-/// Casts the results of a CASE to the type that they have in common: DataFusion describes it by the first. Tells whether
-/// it did.
+/// Casts the results of a CASE, and what `lag` and `lead` give, to the type that they have in common: DataFusion
+/// describes both by the first. Tells whether it did.
 pub(super) fn unify_results(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
-    let Expr::Case(case) = expr else { return Ok(false) };
-    let mut results: Vec<&mut Expr> = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut()).collect();
-    results.extend(case.else_expr.as_deref_mut());
+    let is_case = matches!(expr, Expr::Case(_));
+    let results: Vec<&mut Expr> = match expr {
+        Expr::Case(case) => {
+            let results = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
+            results.chain(case.else_expr.as_deref_mut()).collect()
+        }
+        Expr::WindowFunction(_) => groups(expr).into_iter().flatten().collect(),
+        _ => return Ok(false),
+    };
     let mut types = Vec::with_capacity(results.len());
     for result in &results {
         match operand(result, schema) {
@@ -92,7 +98,11 @@ pub(super) fn unify_results(expr: &mut Expr, schema: &DFSchema) -> Result<bool> 
             Operand::Undetermined => return Ok(false),
         }
     }
-    let Some(common) = matched("CASE", &types).map_err(carry)? else { return Ok(false) };
+    let common = match matched("CASE", &types) {
+        Err(error) if is_case => return Err(carry(error)),
+        common => common.ok().flatten(),
+    };
+    let Some(common) = common else { return Ok(false) };
     if types.iter().all(|ty| *ty == common) {
         return Ok(false);
     }
@@ -155,7 +165,7 @@ pub(super) fn type_elements(elements: Vec<Expr>, schema: &DFSchema) -> Result<Ve
 }
 
 /// What has one type each: the results of the outermost call or CASE, and what it compares.
-fn groups(expr: &mut Expr) -> Vec<Vec<&mut Expr>> {
+pub(super) fn groups(expr: &mut Expr) -> Vec<Vec<&mut Expr>> {
     match expr {
         Expr::Case(case) => {
             let (mut compared, mut results): (Vec<&mut Expr>, Vec<&mut Expr>) = (Vec::new(), Vec::new());
@@ -171,6 +181,13 @@ fn groups(expr: &mut Expr) -> Vec<Vec<&mut Expr>> {
             vec![compared, results]
         }
         Expr::ScalarFunction(call) if chooses(call.func.name()) => vec![call.args.iter_mut().collect()],
+        // What is shown where there is no such row: DataFusion would read a literal without us.
+        Expr::WindowFunction(call) if matches!(call.fun.name(), "lag" | "lead") => {
+            match call.params.args.as_mut_slice() {
+                [value, _, otherwise] => vec![vec![value, otherwise]],
+                _ => Vec::new(),
+            }
+        }
         _ => Vec::new(),
     }
 }

@@ -10,6 +10,7 @@ mod by_value;
 mod chosen;
 mod floats;
 mod grouped_keys;
+mod instants;
 mod json_operators;
 mod json_rows;
 mod lateral_lists;
@@ -177,7 +178,7 @@ impl Planning {
         // Every statement has a time of its own, as in Postgres the transaction's or the statement's.
         if let Some(now) = scalars.get("now").cloned() {
             scalars.extend(
-                ["transaction_timestamp", "statement_timestamp"]
+                ["current_timestamp", "transaction_timestamp", "statement_timestamp"]
                     .map(|name| (name.to_owned(), Arc::clone(&now))),
             );
         }

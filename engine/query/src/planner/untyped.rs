@@ -23,7 +23,7 @@ use sepal_types::SqlType;
 use super::{
     branches, by_value,
     chosen::{self, is_untyped},
-    floats, json_operators,
+    floats, instants, json_operators,
 };
 use crate::{
     error::{carry, undefined_function_call},
@@ -160,10 +160,11 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
         if let Some(expr) = by_value::rewrite(&expr, schema) {
             return Ok(Transformed::yes(expr));
         }
-        let unified = floats::unify(&mut expr, schema);
-        let widened = chosen::unify_results(&mut expr, schema)?;
+        let mut unified = floats::unify(&mut expr, schema);
+        unified |= instants::unify(&mut expr, schema);
+        unified |= chosen::unify_results(&mut expr, schema)?;
         let kept = json_operators::keep_type(&mut expr, schema)?;
-        Ok(Transformed::new_transformed(expr, untyped || read || unified || widened || kept))
+        Ok(Transformed::new_transformed(expr, untyped || read || unified || kept))
     })
 }
 

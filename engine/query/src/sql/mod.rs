@@ -61,7 +61,7 @@ pub use rewrite::{ColumnTypes, prepare_expression, prepare_query};
 pub(crate) use row_locks::marked_lock;
 pub use schemas::SchemaStatement;
 pub use sequences::{IdentityChange, SequenceChange, SequenceOption, SequenceStatement, object_of};
-pub(crate) use signatures::common_type;
+pub(crate) use signatures::{common_type, time_rank};
 pub use statement::{Statement, StatementKind, parse_statements};
 pub use tokens::tokenize;
 pub use wildcard::{TableColumns, expand_wildcards};

@@ -7,7 +7,10 @@ use arrow::{
         Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray,
         StringArray,
     },
-    datatypes::{Float16Type, Float32Type, Int32Type, Int64Type, IntervalMonthDayNano, UInt8Type},
+    datatypes::{
+        Date32Type, Float16Type, Float32Type, Int32Type, Int64Type, IntervalMonthDayNano,
+        TimestampMicrosecondType, UInt8Type,
+    },
 };
 use sepal_types::{ColumnId, FileId, RowId, SqlType, TableId, TenantId};
 
@@ -136,6 +139,33 @@ fn columns_added_later_have_their_missing_value() {
         (SqlType::Jsonb, "{}"),
     ] {
         with(ty, text);
+    }
+    for (text, days) in [
+        ("infinity", i32::MAX),
+        ("-infinity", i32::MIN),
+        ("0001-12-31 BC", -719_163),
+        ("10000-01-01", 2_932_897),
+    ] {
+        assert_eq!(with(SqlType::Date, text).as_primitive::<Date32Type>().value(1), days, "{text}");
+    }
+    for (text, micros) in [
+        ("infinity", i64::MAX),
+        ("-infinity", i64::MIN),
+        ("1970-01-01 00:53:28.5+00:53:28", 500_000),
+        ("10000-01-01 00:00:00-05:30", (2_932_897 * 86_400 + 19_800) * 1_000_000),
+        ("0001-12-31 00:00:00+00 BC", -719_163 * 86_400_000_000),
+    ] {
+        let instant = with(SqlType::Timestamptz, text);
+        assert_eq!(instant.as_primitive::<TimestampMicrosecondType>().value(1), micros, "{text}");
+    }
+    assert_eq!(
+        with(SqlType::Timestamp, "infinity").as_primitive::<TimestampMicrosecondType>().value(0),
+        i64::MAX
+    );
+    for (ty, text) in [(SqlType::Date, "10000-02-30"), (SqlType::Timestamp, "10000-01-01 x")] {
+        let mut wrong = column(9, "added", ty);
+        wrong.missing = Some(text.into());
+        assert!(chunk.column(&wrong).is_err(), "{text}");
     }
     let mut wrong = column(9, "added", SqlType::Int4);
     wrong.missing = Some("x".into());
