@@ -85,7 +85,7 @@ fn walk(plan: &Arc<dyn ExecutionPlan>, above: Above, found: &mut Found) {
         let (fixed, variable) = widths(&plan.schema());
         found.fixed = found.fixed.max(fixed);
         found.variable |= variable > 0;
-        walk(once.evaluated(), Above { kept: true, used: true }, found);
+        walk(once.evaluated(), Above { kept: true, used: true, passes: false }, found);
     }
     let sorts = plan.is::<SortExec>() && plan.fetch().is_none();
     let keeps = sorts || plan.is::<NestedLoopJoinExec>() || plan.is::<SortMergeJoinExec>();
