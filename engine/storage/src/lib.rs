@@ -95,7 +95,7 @@ pub use checkpoint::{
     BlobBuilder, CheckpointReport, CompactionLimits, CompactionReport, Freely, MergeInput, NoBlobs, Pace,
     Phase, Rewrite,
 };
-pub use chunk::{Chunk, ChunkRef, ColumnCache, Deletions, FairCache, Live, Near};
+pub use chunk::{Chunk, ChunkRef, ColumnCache, Counted, Deletions, FairCache, Live, Near};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
 pub use feed::{Change, ChangeReader, Commit, LogFileInfo, LogHold, closed_log_files, closed_manifest};

@@ -73,6 +73,15 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         self.entry_bytes(tenant) + self.pinned_by(tenant)
     }
 
+    /// What a tenant's entries may take at most, whoever else has some.
+    pub fn most_entry_bytes(&self, tenant: TenantId) -> usize {
+        let of_all = self.budget_bytes - self.pinned_bytes.min(self.budget_bytes / 2);
+        match self.tenant_bytes {
+            0 => of_all,
+            limit => of_all.min(limit - self.pinned_by(tenant).min(limit / 2)),
+        }
+    }
+
     pub fn get(&mut self, tenant: TenantId, key: &K) -> Option<V> {
         let found = self.tenants.get_mut(&tenant)?.entries.get(key).map(|(value, _)| value.clone())?;
         self.by_use.put(tenant, self.clock);
@@ -230,6 +239,21 @@ mod tests {
 
     fn held(cache: &mut FairCache<u32, u32>, owner: u8, keys: std::ops::Range<u32>) -> usize {
         keys.filter(|key| cache.get(tenant(owner), key).is_some()).count()
+    }
+
+    #[test]
+    fn entries_have_what_is_not_pinned_but_half_at_least() {
+        let mut cache: FairCache<u32, u32> = FairCache::new(1_000, 400);
+        assert_eq!(cache.most_entry_bytes(tenant(1)), 400);
+        cache.pin(tenant(1), 100);
+        assert_eq!((cache.most_entry_bytes(tenant(1)), cache.most_entry_bytes(tenant(2))), (300, 400));
+        cache.pin(tenant(1), 700);
+        assert_eq!((cache.most_entry_bytes(tenant(1)), cache.most_entry_bytes(tenant(2))), (200, 400));
+        let mut cache: FairCache<u32, u32> = FairCache::new(1_000, 0);
+        cache.pin(tenant(1), 300);
+        assert_eq!(cache.most_entry_bytes(tenant(2)), 700);
+        cache.pin(tenant(2), 300);
+        assert_eq!(cache.most_entry_bytes(tenant(1)), 500);
     }
 
     #[test]

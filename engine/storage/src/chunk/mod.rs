@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub(crate) use cache::CacheKey;
-pub use cache::ColumnCache;
+pub use cache::{ColumnCache, Counted};
 pub use deletions::{Deletions, Live};
 pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};

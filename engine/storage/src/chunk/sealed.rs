@@ -153,7 +153,7 @@ impl SealedChunk {
 
     /// Bytes that decoded columns of the tenant may take at most.
     pub(crate) fn decoded_most_bytes(&self) -> usize {
-        self.parts.cache.most_tenant_bytes()
+        self.parts.cache.most_tenant_bytes(self.parts.identity.tenant)
     }
 
     /// A map of its keys, which lives beside the cache, but counts.
