@@ -30,8 +30,11 @@ use crate::{
     disk::Disk,
     manifest::{BlobEntry, SegmentEntry},
     paths::{DataKind, show},
-    segment::{Footer, Identity, VECTORS_PER_PAGE},
+    segment::{Footer, Identity},
 };
+
+/// Of a segment's rows fewer than this part are read by their pages.
+const FEW_PART: usize = 64;
 
 /// What a [`SealedChunk`] is made of.
 pub(crate) struct SealedParts {
@@ -143,7 +146,7 @@ impl SealedChunk {
         ty: &SqlType,
         positions: &[u32],
     ) -> Result<Option<ArrayRef>, StoreError> {
-        let many = positions.len() >= self.rows() as usize / VECTORS_PER_PAGE;
+        let many = positions.len() >= self.rows() as usize / FEW_PART;
         if many || self.is_decoded(column) {
             let whole = self.column_once(column, ty)?;
             return whole.map(|whole| taken(&whole, positions)).transpose();

@@ -29,7 +29,6 @@ use sepal_crypto::{Aad, Key};
 use sepal_types::{FileId, TableId, TenantId};
 
 pub(crate) use copy::copy;
-pub(crate) use layout::VECTORS_PER_PAGE;
 pub(crate) use read::Footer;
 pub use run::Run;
 pub use space::RunSpace;

@@ -1,6 +1,6 @@
 //! Some rows of a column: the pages that they lie on are read, and no others.
 //!
-//! Called by `chunk::sealed` for the few rows of more vectors than memory holds that a search scores: 64 of them are a
+//! Called by `chunk::sealed` for the few rows of more vectors than memory holds that a search scores: 64 KiB of them are a
 //! page; by `run` for a part of a row group. Where the pages lie is told by the file's offset index, which is sealed
 //! like the rest, read on first use, and stays with the footer: 24 bytes a page. Never caches rows. What `read` says of
 //! parquet-rs holds here too.

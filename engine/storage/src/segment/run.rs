@@ -17,7 +17,7 @@ use parquet::{
 use sepal_types::ColumnId;
 
 use super::{
-    Footer, ROW_ID, VECTORS_PER_PAGE, layout,
+    Footer, ROW_ID, layout,
     opened::Opened,
     read::{fixed_array, guarded},
     rows::{Place, rows_of_group},
@@ -27,6 +27,8 @@ use crate::{StoreError, arrow_types::stored_name, disk::Disk, paths::show};
 
 /// A row group is read in parts if it is more than so many times what a run may be.
 const LARGE: usize = 2;
+/// Parts have a multiple of so many rows.
+const PART_ROWS: u32 = 64;
 
 /// Rows of a chunk that are read together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,12 +202,10 @@ fn row_count(group: &RowGroupMetaData) -> u32 {
     u32::try_from(group.num_rows()).unwrap_or(0)
 }
 
-/// Where the part ends that has row `at` of a row group, which is cut into about as many of one length as told; at
-/// pages of vectors.
+/// Where the part ends that has row `at` of a row group, which is cut into about as many of one length as told.
 fn part_end(rows: u32, parts: usize, at: u32) -> u32 {
     let parts = u32::try_from(parts).unwrap_or(u32::MAX).saturating_add(1);
-    let pages = rows.div_ceil(parts).div_ceil(VECTORS_PER_PAGE as u32);
-    let step = pages.max(1).saturating_mul(VECTORS_PER_PAGE as u32);
+    let step = rows.div_ceil(parts).div_ceil(PART_ROWS).max(1).saturating_mul(PART_ROWS);
     (at / step + 1).saturating_mul(step)
 }
 

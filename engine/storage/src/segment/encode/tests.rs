@@ -27,7 +27,7 @@ use crate::{
 
 type Half = <Float16Type as ArrowPrimitiveType>::Native;
 
-/// Bytes of a vector: less than 64 of them are a page.
+/// Bytes of a vector: some of them are a page.
 const WIDTH: i32 = 1_204;
 
 fn identity() -> Identity {

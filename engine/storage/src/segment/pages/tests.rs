@@ -155,7 +155,7 @@ fn pages_that_change_places_are_told() {
     let path = dir.path().join("segment");
     let bytes = |span: &Range<u64>| span.start as usize..span.end as usize;
     // Of one row group, and of two.
-    for group_rows in [1_000, 64] {
+    for group_rows in [1_000, layout::rows_per_page(4 * usize::from(DIMENSIONS))] {
         let footer = written(&path, 1_000, group_rows);
         let spans = pages(&footer, &path);
         let of_one_length = |pair: &&[Range<u64>]| bytes(&pair[0]).len() == bytes(&pair[1]).len();

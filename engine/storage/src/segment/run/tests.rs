@@ -61,7 +61,7 @@ fn they_end_with_row_groups_as_long_as_those_are_not_too_large() {
     assert_eq!(rows(GROUP, 2 * GROUP_BYTES), GROUP..all);
     assert_eq!(rows(0, GROUP_BYTES / 2), 0..GROUP, "a little too much, but one row group");
     assert_eq!(run(VECTOR, 0..90, GROUP_BYTES).rows, 0..90, "no more than asked for");
-    // A third of a row group, in pages of 64 rows.
+    // A third of a row group, in multiples of 64 rows.
     let third = GROUP_BYTES * 2 / 5;
     assert_eq!(run(VECTOR, 0..all, third), Run { rows: 0..256, bytes: GROUP_BYTES / 700 * 256 });
     assert_eq!(rows(100, third), 100..256, "where the first one ends");
