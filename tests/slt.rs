@@ -52,6 +52,7 @@ files! {
         postgres_generated_columns "generated_columns.slt",
         postgres_group_by_key "group_by_key.slt",
         postgres_index_catalogs "index_catalogs.slt",
+        postgres_infinite_times "infinite_times.slt",
         postgres_insert_returning "insert_returning.slt",
         postgres_joins_aggregates "joins_aggregates.slt",
         postgres_json_aggregates "json_aggregates.slt",

@@ -11,8 +11,8 @@ use datafusion::sql::sqlparser::ast::{Expr, Query, SelectItem, SetExpr, Values, 
 use sepal_types::{Error, Result, SqlType};
 
 use super::{
-    common::matched,
     hints::{certain_type, is_untyped, read_as},
+    matched::matched,
     params::ParameterTypes,
     rewrite::ColumnTypes,
     signatures::common_type,

@@ -5,7 +5,6 @@
 
 mod array_query;
 mod branches;
-mod common;
 pub mod delivery;
 mod depth;
 mod dialect;
@@ -17,6 +16,7 @@ mod json_rows;
 mod lateral_lists;
 mod literals;
 mod maintenance;
+mod matched;
 mod merged_columns;
 mod moment_words;
 mod named;
@@ -44,11 +44,11 @@ mod wildcard;
 
 pub(crate) use array_query::parsed;
 pub(crate) use branches::check_values;
-pub(crate) use common::matched;
 pub use datafusion::sql::sqlparser::ast;
 pub use dialect::Postgres;
 pub use inlined::{Inlined, inlined_vector};
 pub use maintenance::{Maintenance, NamedTable, Reindexed};
+pub(crate) use matched::matched;
 pub use moment_words::{is_moment, may_name_moment};
 pub use named::{Count, Declare, Direction, Fetch, Named};
 pub use names::{output_names, strip_marker};
