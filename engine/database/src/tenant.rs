@@ -19,7 +19,7 @@ use sepal_query::{
 use sepal_storage::{
     ColumnCache, LogHold, Op, PinnedFile, SpillFiles, SpillSpace, StoreOptions, TenantStore,
 };
-use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
+use sepal_types::{Error, FileId, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -292,6 +292,7 @@ impl OpenTenant {
     pub fn committed(&self, changed_definitions: bool, lsn: Lsn) {
         if changed_definitions {
             self.definitions.fetch_add(1, Ordering::Release);
+            self.close_gone_indexes();
         }
         self.room.note_unflushed(self.store.unflushed_bytes());
         // Two that commit at once may come here in either order: the later one counts.
@@ -304,6 +305,25 @@ impl OpenTenant {
         if self.store.wants_checkpoint() {
             self.work.notify_one();
         }
+    }
+
+    /// Closes opened indexes that the head has no more, as they or their segments are gone. Who still reads an older
+    /// snapshot opens them anew.
+    pub fn close_gone_indexes(&self) {
+        let opened = self.indexes.opened();
+        if opened.is_empty() {
+            return;
+        }
+        let head = self.store.snapshot();
+        let mut wanted: HashSet<(FileId, TableId)> = HashSet::new();
+        for version in head.tables() {
+            let known = version.def.indexes.iter().filter(|index| opened.contains(&index.id));
+            for index in known {
+                let sealed = version.chunks.iter().filter(|held| held.chunk.index_file(index.id).is_some());
+                wanted.extend(sealed.filter_map(|held| Some((held.chunk.segment()?, index.id))));
+            }
+        }
+        self.indexes.retain(|segment, index| wanted.contains(&(segment, index)));
     }
 
     /// Takes note of what the store's files take, whoever keeps them. After what makes or removes some. Blocking.

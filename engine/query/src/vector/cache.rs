@@ -8,6 +8,7 @@
 //! counts as one without it, and whoever builds missing indexes is woken.
 
 use std::{
+    collections::HashSet,
     ops::Deref,
     sync::{
         Arc, OnceLock,
@@ -298,6 +299,21 @@ impl IndexCache {
         if built.leavable_bytes() == 0 || bytes as u64 <= self.memory.most_whole_bytes {
             self.keep(segment, index, Arc::new(Opened::new(built, None)));
         }
+    }
+
+    /// Lets go of every opened index, by segment and index, that is not `wanted`: its segment was merged, or it was
+    /// dropped. It would take room from columns until others push it out.
+    pub fn retain(&self, wanted: impl Fn(FileId, TableId) -> bool) {
+        let gone = |(segment, index): &Key| !wanted(*segment, *index);
+        let taken = self.memory.held.lock().forget(self.tenant, gone);
+        if !taken.is_empty() {
+            self.memory.changed();
+        }
+    }
+
+    /// Which indexes are open, in any segment.
+    pub fn opened(&self) -> HashSet<TableId> {
+        self.memory.held.lock().keys(self.tenant).map(|(_, index)| *index).collect()
     }
 
     fn keep(&self, segment: FileId, index: TableId, opened: Arc<Opened>) {

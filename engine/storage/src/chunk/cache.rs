@@ -117,8 +117,9 @@ impl ColumnCache {
     }
 
     pub(crate) fn forget_file(&self, tenant: TenantId, file: FileId) {
-        self.held.lock().forget(tenant, |(held, _)| *held == file);
+        let taken = self.held.lock().forget(tenant, |(held, _)| *held == file);
         self.changed();
+        drop(taken);
     }
 
     /// Grows with every change of what is held.

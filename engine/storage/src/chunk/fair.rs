@@ -115,6 +115,11 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         self.set_pinned(tenant, before.saturating_sub(bytes));
     }
 
+    /// What a tenant has entries of.
+    pub fn keys(&self, tenant: TenantId) -> impl Iterator<Item = &K> {
+        self.tenants.get(&tenant).into_iter().flat_map(|share| share.entries.iter().map(|(key, _)| key))
+    }
+
     /// Drops everything of a tenant.
     pub fn forget_tenant(&mut self, tenant: TenantId) {
         if let Some(share) = self.tenants.remove(&tenant) {
@@ -124,15 +129,16 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         }
     }
 
-    /// Drops some entries of a tenant.
-    pub fn forget(&mut self, tenant: TenantId, gone: impl Fn(&K) -> bool) {
-        let Some(share) = self.tenants.get_mut(&tenant) else { return };
+    /// Takes out some entries of a tenant. Whoever holds a lock drops them once he has given it back.
+    pub fn forget(&mut self, tenant: TenantId, gone: impl Fn(&K) -> bool) -> Vec<V> {
+        let Some(share) = self.tenants.get_mut(&tenant) else { return Vec::new() };
         let before = share.bytes;
-        let mut freed = 0;
-        share.entries.retain(|key, (_, bytes)| {
+        let (mut freed, mut taken) = (0, Vec::new());
+        share.entries.retain(|key, (value, bytes)| {
             let keep = !gone(key);
             if !keep {
                 freed += *bytes;
+                taken.push(value.clone());
             }
             keep
         });
@@ -140,6 +146,7 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         let now = share.bytes;
         self.used_bytes -= freed;
         self.reorder(tenant, before, now);
+        taken
     }
 
     fn entry_bytes(&self, tenant: TenantId) -> usize {
@@ -308,9 +315,11 @@ mod tests {
         fill(&mut cache, 1, 0..10);
         fill(&mut cache, 1, 0..10);
         assert_eq!(cache.used_bytes(), 100, "replaced, not added");
-        cache.forget(tenant(1), |key| key % 2 == 0);
+        let mut taken = cache.forget(tenant(1), |key| key % 2 == 0);
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 2, 4, 6, 8]);
         assert_eq!((cache.used_bytes(), held(&mut cache, 1, 0..10)), (50, 5));
-        cache.forget(tenant(1), |_| true);
+        assert_eq!(cache.forget(tenant(1), |_| true).len(), 5);
         fill(&mut cache, 2, 0..3);
         cache.forget_tenant(tenant(2));
         assert_eq!((cache.used_bytes(), cache.tenants.len(), cache.by_bytes.len()), (0, 0, 0));
