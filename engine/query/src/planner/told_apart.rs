@@ -1,13 +1,14 @@
 //! A `timestamp` and a `timestamptz` of the same number, told apart.
 //!
 //! To DataFusion two literals of a time are one when their numbers are, whatever zone either has (`ScalarValue`'s
-//! `PartialEq` and `Hash`, in 55.2): of `concat(c, timestamp '…')` and `concat(c, timestamptz '…')` it would compute one
-//! and give it twice. Every rule that looks for equal expressions goes by that. Literals that differ in metadata are
-//! different ones: where a statement has both, that of the `timestamptz` says its type there. No other two types of ours
-//! are mixed up so, and physical expressions know the types of their literals.
+//! `PartialEq` and `Hash`, in 55.2): of `concat(c, timestamp '…')` and `concat(c, timestamptz '…')` it would compute
+//! one and give it twice. Every rule that looks for equal expressions goes by that. Literals that differ in metadata
+//! are different ones: where a statement has both, that of the `timestamptz` says its type there. No other two types of
+//! ours are mixed up so, and physical expressions know the types of their literals.
 //!
 //! [`TellApart`] stands among the optimizer's rules, and computes the constants that it looks for, as the rule after it
-//! would; [`told_apart`] is for expressions that are simplified by themselves. Neither changes what has only one of both.
+//! would; [`told_apart`] is for expressions that are simplified by themselves. Neither changes what has only one of
+//! both.
 
 use std::collections::{BTreeMap, HashSet};
 
