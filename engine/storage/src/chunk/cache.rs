@@ -5,9 +5,12 @@
 //! whose key is revoked. The key holds tenant and file, and a file's id is random and never reused, so one
 //! tenant can never be handed another's column. It never reads a file.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::{HashMap, hash_map},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arrow::array::{Array, ArrayRef};
@@ -27,6 +30,9 @@ pub(crate) struct CacheKey {
 /// Who leaves first: [`FairCache`].
 pub struct ColumnCache {
     held: Mutex<FairCache<(FileId, Option<ColumnId>), ArrayRef>>,
+    least_tenant_bytes: usize,
+    /// Of what is counted, the maps of unique keys, by tenant. Never locked together with `held`.
+    map_bytes: Mutex<HashMap<TenantId, usize>>,
     /// How often something was put in or taken out, for [`super::Near`].
     changes: AtomicU64,
     hits: AtomicU64,
@@ -40,11 +46,22 @@ pub struct Counted {
     cache: Arc<ColumnCache>,
     tenant: TenantId,
     bytes: usize,
+    /// Of unique keys: shown with the columns.
+    is_map: bool,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.cache.held.lock().unpin(self.tenant, self.bytes);
+        if !self.is_map {
+            return;
+        }
+        if let hash_map::Entry::Occupied(mut bytes) = self.cache.map_bytes.lock().entry(self.tenant) {
+            *bytes.get_mut() -= self.bytes;
+            if *bytes.get() == 0 {
+                bytes.remove();
+            }
+        }
     }
 }
 
@@ -61,8 +78,11 @@ impl ColumnCache {
 
     /// `tenant_bytes`: what one tenant may hold of it at most, 0 for all of it.
     pub fn with_tenant_limit(budget_bytes: usize, tenant_bytes: usize) -> Arc<Self> {
+        let held = FairCache::new(budget_bytes, tenant_bytes);
         Arc::new(Self {
-            held: Mutex::new(FairCache::new(budget_bytes, tenant_bytes)),
+            least_tenant_bytes: held.least_entry_bytes(),
+            held: Mutex::new(held),
+            map_bytes: Mutex::default(),
             changes: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -70,14 +90,16 @@ impl ColumnCache {
         })
     }
 
-    /// Bytes held now, those that are only counted included. Readers may hold columns that have left the cache.
+    /// Bytes of columns and of maps of unique keys now; indexes know theirs. Readers may hold columns that have left.
     pub fn used_bytes(&self) -> usize {
-        self.held.lock().used_bytes()
+        let maps: usize = self.map_bytes.lock().values().sum();
+        maps + self.held.lock().all_entry_bytes()
     }
 
     /// Of them, a tenant's.
     pub fn tenant_bytes(&self, tenant: TenantId) -> usize {
-        self.held.lock().tenant_bytes(tenant)
+        let maps = self.map_bytes.lock().get(&tenant).copied().unwrap_or(0);
+        maps + self.held.lock().entry_bytes(tenant)
     }
 
     pub fn budget_bytes(&self) -> usize {
@@ -87,6 +109,11 @@ impl ColumnCache {
     /// Bytes that a tenant's columns may take at most, beside what is counted now.
     pub(crate) fn most_tenant_bytes(&self, tenant: TenantId) -> usize {
         self.held.lock().most_entry_bytes(tenant)
+    }
+
+    /// Bytes that any tenant's columns may take, whatever is counted. Takes no lock.
+    pub(crate) const fn least_tenant_bytes(&self) -> usize {
+        self.least_tenant_bytes
     }
 
     /// Columns found and not found so far.
@@ -103,11 +130,21 @@ impl ColumnCache {
         self.damaged_indexes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts what a tenant holds of its segments' rows in another form.
-    pub fn count(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Counted {
+    /// Counts a tenant's opened index.
+    pub fn count_index(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Counted {
+        self.count(tenant, bytes, false)
+    }
+
+    /// Counts a map of a segment's unique keys.
+    pub(crate) fn count_map(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Counted {
+        *self.map_bytes.lock().entry(tenant).or_default() += bytes;
+        self.count(tenant, bytes, true)
+    }
+
+    fn count(self: &Arc<Self>, tenant: TenantId, bytes: usize, is_map: bool) -> Counted {
         self.held.lock().pin(tenant, bytes);
         self.changed();
-        Counted { cache: Arc::clone(self), tenant, bytes }
+        Counted { cache: Arc::clone(self), tenant, bytes, is_map }
     }
 
     /// Drops everything of a tenant: its key was revoked, or its store closed.

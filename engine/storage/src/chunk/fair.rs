@@ -73,12 +73,31 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         self.entry_bytes(tenant) + self.pinned_by(tenant)
     }
 
+    /// Bytes of all entries.
+    pub fn all_entry_bytes(&self) -> usize {
+        self.used_bytes
+    }
+
+    /// Of them, a tenant's.
+    pub fn entry_bytes(&self, tenant: TenantId) -> usize {
+        self.tenants.get(&tenant).map_or(0, |share| share.bytes)
+    }
+
     /// What a tenant's entries may take at most, whoever else has some.
     pub fn most_entry_bytes(&self, tenant: TenantId) -> usize {
         let of_all = self.budget_bytes - self.pinned_bytes.min(self.budget_bytes / 2);
         match self.tenant_bytes {
             0 => of_all,
             limit => of_all.min(limit - self.pinned_by(tenant).min(limit / 2)),
+        }
+    }
+
+    /// What any tenant's entries may take, whatever is pinned: the least that [`Self::most_entry_bytes`] gives.
+    pub fn least_entry_bytes(&self) -> usize {
+        let of_all = self.budget_bytes - self.budget_bytes / 2;
+        match self.tenant_bytes {
+            0 => of_all,
+            limit => of_all.min(limit - limit / 2),
         }
     }
 
@@ -147,10 +166,6 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         self.used_bytes -= freed;
         self.reorder(tenant, before, now);
         taken
-    }
-
-    fn entry_bytes(&self, tenant: TenantId) -> usize {
-        self.tenants.get(&tenant).map_or(0, |share| share.bytes)
     }
 
     fn pinned_by(&self, tenant: TenantId) -> usize {
@@ -256,11 +271,13 @@ mod tests {
         assert_eq!((cache.most_entry_bytes(tenant(1)), cache.most_entry_bytes(tenant(2))), (300, 400));
         cache.pin(tenant(1), 700);
         assert_eq!((cache.most_entry_bytes(tenant(1)), cache.most_entry_bytes(tenant(2))), (200, 400));
+        assert_eq!(cache.least_entry_bytes(), 200);
         let mut cache: FairCache<u32, u32> = FairCache::new(1_000, 0);
         cache.pin(tenant(1), 300);
         assert_eq!(cache.most_entry_bytes(tenant(2)), 700);
         cache.pin(tenant(2), 300);
         assert_eq!(cache.most_entry_bytes(tenant(1)), 500);
+        assert_eq!(cache.least_entry_bytes(), 500);
     }
 
     #[test]
@@ -335,6 +352,7 @@ mod tests {
         assert_eq!(cache.used_bytes(), 1_000);
         assert_eq!((cache.tenant_bytes(tenant(1)), cache.tenant_bytes(tenant(2))), (500, 500));
         assert_eq!(held(&mut cache, 1, 0..50), 30);
+        assert_eq!((cache.entry_bytes(tenant(1)), cache.all_entry_bytes()), (300, 800));
         cache.pin(tenant(1), 10_000);
         assert_eq!(cache.tenant_bytes(tenant(1)), 10_200, "all that it has left is pinned");
         assert_eq!(held(&mut cache, 2, 0..50), 50, "half of the budget is for entries in any case");
