@@ -370,10 +370,11 @@ impl OpenTenant {
         self.room.check_quota(self.store.log_bytes(), more)
     }
 
-    /// Bytes that its decoded columns hold with maps of unique keys, and its opened indexes with what its filters
-    /// found out.
+    /// Bytes that its decoded columns hold in the caches, and its opened indexes with what its filters found out.
     pub fn cached_bytes(&self) -> (usize, usize) {
-        (self.columns.tenant_bytes(self.id), self.index_memory.tenant_bytes(self.id))
+        let columns = self.columns.tenant_bytes(self.id);
+        let counted = self.index_memory.tenant_index_bytes(self.id);
+        (columns.saturating_sub(counted), self.index_memory.tenant_bytes(self.id))
     }
 
     /// What it may hold in all of them, where that is limited.

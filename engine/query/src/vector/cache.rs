@@ -144,6 +144,11 @@ impl IndexMemory {
         self.held.lock().tenant_bytes(tenant) + self.filters.tenant_bytes(tenant)
     }
 
+    /// Of those, by indexes.
+    pub fn tenant_index_bytes(&self, tenant: TenantId) -> usize {
+        self.held.lock().tenant_bytes(tenant)
+    }
+
     /// The tenant is gone.
     pub fn forget_tenant(&self, tenant: TenantId) {
         self.held.lock().forget_tenant(tenant);
@@ -314,7 +319,7 @@ impl IndexCache {
     fn keep(&self, segment: FileId, index: TableId, opened: Arc<Opened>) {
         let bytes = opened.index.memory_bytes();
         if let Some(columns) = &self.memory.columns {
-            opened.counted.get_or_init(|| columns.count_index(self.tenant, bytes));
+            opened.counted.get_or_init(|| columns.count(self.tenant, bytes));
         }
         self.memory.held.lock().put(self.tenant, (segment, index), opened, bytes);
         self.memory.changed();

@@ -5,12 +5,9 @@
 //! whose key is revoked. The key holds tenant and file, and a file's id is random and never reused, so one
 //! tenant can never be handed another's column. It never reads a file.
 
-use std::{
-    collections::{HashMap, hash_map},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use arrow::array::{Array, ArrayRef};
@@ -31,8 +28,6 @@ pub(crate) struct CacheKey {
 pub struct ColumnCache {
     held: Mutex<FairCache<(FileId, Option<ColumnId>), ArrayRef>>,
     least_tenant_bytes: usize,
-    /// Of what is counted, the maps of unique keys, by tenant. Never locked together with `held`.
-    map_bytes: Mutex<HashMap<TenantId, usize>>,
     /// How often something was put in or taken out, for [`super::Near`].
     changes: AtomicU64,
     hits: AtomicU64,
@@ -46,22 +41,11 @@ pub struct Counted {
     cache: Arc<ColumnCache>,
     tenant: TenantId,
     bytes: usize,
-    /// Of unique keys: shown with the columns.
-    is_map: bool,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.cache.held.lock().unpin(self.tenant, self.bytes);
-        if !self.is_map {
-            return;
-        }
-        if let hash_map::Entry::Occupied(mut bytes) = self.cache.map_bytes.lock().entry(self.tenant) {
-            *bytes.get_mut() -= self.bytes;
-            if *bytes.get() == 0 {
-                bytes.remove();
-            }
-        }
     }
 }
 
@@ -82,7 +66,6 @@ impl ColumnCache {
         Arc::new(Self {
             least_tenant_bytes: held.least_entry_bytes(),
             held: Mutex::new(held),
-            map_bytes: Mutex::default(),
             changes: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -90,16 +73,14 @@ impl ColumnCache {
         })
     }
 
-    /// Bytes of columns and of maps of unique keys now; indexes know theirs. Readers may hold columns that have left.
+    /// Bytes held now, those that are only counted included. Readers may hold columns that have left the cache.
     pub fn used_bytes(&self) -> usize {
-        let maps: usize = self.map_bytes.lock().values().sum();
-        maps + self.held.lock().all_entry_bytes()
+        self.held.lock().used_bytes()
     }
 
     /// Of them, a tenant's.
     pub fn tenant_bytes(&self, tenant: TenantId) -> usize {
-        let maps = self.map_bytes.lock().get(&tenant).copied().unwrap_or(0);
-        maps + self.held.lock().entry_bytes(tenant)
+        self.held.lock().tenant_bytes(tenant)
     }
 
     pub fn budget_bytes(&self) -> usize {
@@ -130,21 +111,11 @@ impl ColumnCache {
         self.damaged_indexes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a tenant's opened index.
-    pub fn count_index(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Counted {
-        self.count(tenant, bytes, false)
-    }
-
-    /// Counts a map of a segment's unique keys.
-    pub(crate) fn count_map(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Counted {
-        *self.map_bytes.lock().entry(tenant).or_default() += bytes;
-        self.count(tenant, bytes, true)
-    }
-
-    fn count(self: &Arc<Self>, tenant: TenantId, bytes: usize, is_map: bool) -> Counted {
+    /// Counts what a tenant holds of its segments' rows in another form.
+    pub fn count(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Counted {
         self.held.lock().pin(tenant, bytes);
         self.changed();
-        Counted { cache: Arc::clone(self), tenant, bytes, is_map }
+        Counted { cache: Arc::clone(self), tenant, bytes }
     }
 
     /// Drops everything of a tenant: its key was revoked, or its store closed.

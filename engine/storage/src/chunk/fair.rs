@@ -73,16 +73,6 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         self.entry_bytes(tenant) + self.pinned_by(tenant)
     }
 
-    /// Bytes of all entries.
-    pub fn all_entry_bytes(&self) -> usize {
-        self.used_bytes
-    }
-
-    /// Of them, a tenant's.
-    pub fn entry_bytes(&self, tenant: TenantId) -> usize {
-        self.tenants.get(&tenant).map_or(0, |share| share.bytes)
-    }
-
     /// What a tenant's entries may take at most, whoever else has some.
     pub fn most_entry_bytes(&self, tenant: TenantId) -> usize {
         let of_all = self.budget_bytes - self.pinned_bytes.min(self.budget_bytes / 2);
@@ -166,6 +156,10 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         self.used_bytes -= freed;
         self.reorder(tenant, before, now);
         taken
+    }
+
+    fn entry_bytes(&self, tenant: TenantId) -> usize {
+        self.tenants.get(&tenant).map_or(0, |share| share.bytes)
     }
 
     fn pinned_by(&self, tenant: TenantId) -> usize {
@@ -352,7 +346,6 @@ mod tests {
         assert_eq!(cache.used_bytes(), 1_000);
         assert_eq!((cache.tenant_bytes(tenant(1)), cache.tenant_bytes(tenant(2))), (500, 500));
         assert_eq!(held(&mut cache, 1, 0..50), 30);
-        assert_eq!((cache.entry_bytes(tenant(1)), cache.all_entry_bytes()), (300, 800));
         cache.pin(tenant(1), 10_000);
         assert_eq!(cache.tenant_bytes(tenant(1)), 10_200, "all that it has left is pinned");
         assert_eq!(held(&mut cache, 2, 0..50), 50, "half of the budget is for entries in any case");

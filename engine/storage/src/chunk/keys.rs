@@ -123,7 +123,7 @@ impl KeyMap {
     /// Counts it, for as long as it lives, as what a tenant holds of a segment.
     pub(crate) fn counted(self, cache: &Arc<ColumnCache>, tenant: TenantId) -> Self {
         let bytes = self.memory_bytes();
-        Self { _counted: Some(cache.count_map(tenant, bytes)), ..self }
+        Self { _counted: Some(cache.count(tenant, bytes)), ..self }
     }
 
     fn memory_bytes(&self) -> usize {
