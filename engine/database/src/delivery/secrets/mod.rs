@@ -134,12 +134,6 @@ impl SecretService {
         .await
     }
 
-    /// How often statements may have changed secrets or who may use them, and keys have lost their validity.
-    fn changes(&self) -> u64 {
-        // Both only rise: equal sums mean that neither did.
-        self.delivery.resolved.changes() + self.delivery.control.current_generation()
-    }
-
     /// The value of a stored secret, recorded; where else it is if it is not stored. One look for all of it.
     async fn look(&self, name: &str, version: Option<u64>) -> Result<Looked, Fault> {
         let name = name.to_owned();
@@ -167,7 +161,9 @@ impl SecretService {
 
     /// The same, without a look if there was one just now.
     async fn look_again(&self, name: &str, version: Option<u64>) -> Result<Looked, Fault> {
-        let (changes, asked) = (self.changes(), Instant::now());
+        // Both only rise: equal sums mean that neither did.
+        let revocations = self.delivery.control.current_generation();
+        let (changes, asked) = (self.delivery.resolved.changes() + revocations, Instant::now());
         if let Some(value) = self.moment.get(name, version, changes, asked) {
             return Ok(Looked::Here(value));
         }

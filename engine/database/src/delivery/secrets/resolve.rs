@@ -59,10 +59,6 @@ impl SecretService {
     pub(super) async fn resolved(&self, secret: &Secret) -> Result<SecretValue, Fault> {
         let entry = self.delivery.resolved.entry(&self.user.environment, secret.name.as_str());
         let Held { value, asker } = self.held(&entry, secret).await?;
-        // On the way to an answer that is new.
-        if asker.has_just_asked(self.changes(), Instant::now()) {
-            return Ok(value);
-        }
         // Also of one that serves on because its resolver failed: this may be why.
         match self.ask(move |control, scope, _| asker.check(control, scope)).await {
             Ok(()) => Ok(value),
@@ -181,7 +177,7 @@ impl SecretService {
         };
         let (def, spec) = self.resolver(resolver.clone()).await?;
         let secrets = Self::of_resolver(&self.delivery, &self.store, &def, &self.user.who);
-        let asker = Asker::new(&def, &secrets);
+        let asker = Asker::new(&def, Arc::clone(&secrets.user));
         let request =
             ResolveRequest { name: secret.name.to_string(), options: options.clone(), have_version };
         let connectors = self.delivery.connectors().map_err(|error| misconfigured(&error))?;
