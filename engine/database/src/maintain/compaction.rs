@@ -364,7 +364,11 @@ impl Pace for Paced<'_> {
             self.task.advance(bytes);
         }
         if let Some(throttle) = self.throttle {
-            throttle.spend(bytes, &|| (self.stop)());
+            // A session that merges waits for this one: it is its own work by now.
+            let hurries = || self.tenant.tasks.has_merge_of_session();
+            if !hurries() {
+                throttle.spend(bytes, &|| (self.stop)() || hurries());
+            }
         }
     }
 

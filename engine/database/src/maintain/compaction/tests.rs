@@ -132,6 +132,25 @@ async fn vacuum_waits_for_a_merge_and_looks_at_what_it_wrote() {
     assert_eq!((version.live_rows(), deleted), (900, 0));
 }
 
+/// VACUUM and CREATE INDEX wait for the merge that is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_that_a_session_waits_for_is_not_slowed_down() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    let (throttle, stop) = (Throttle::new(1), || false);
+    let task = tenant.tasks.post(0, TaskKind::Compaction, Some(TABLE), now_us());
+    let pace = Paced { throttle: Some(&throttle), ..Paced::new(&tenant, &task, &stop) };
+    std::thread::scope(|scope| {
+        let merge = scope.spawn(|| pace.spend(1 << 30));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!merge.is_finished());
+        let waits = tenant.tasks.post(1, TaskKind::Vacuum, Some(TABLE), now_us());
+        merge.join().unwrap();
+        pace.spend(1 << 30);
+        drop(waits);
+    });
+}
+
 /// What three loads left: segments that a flush leaves alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_are_merged_before_the_first_index_of_vectors_is_built() {
