@@ -303,6 +303,15 @@ impl Session {
         self.settings.lock().value("intervalstyle") == Some("iso_8601")
     }
 
+    /// Whether the environment has a type with this oid that somebody made, or whose array it is.
+    pub fn has_type(&mut self, oid: u32) -> bool {
+        let environment = Arc::clone(&self.environment);
+        let has =
+            |snapshot: &Snapshot| snapshot.enums(&environment).any(|ty| ty.id.0 == oid || ty.array.0 == oid);
+        let own = self.open.as_mut().is_some_and(|open| open.view().is_ok_and(has));
+        own || has(&self.tenant.store.snapshot())
+    }
+
     /// The zone in which times are read and printed (`TimeZone`).
     pub fn time_zone(&self) -> Zone {
         self.settings.lock().zone()

@@ -20,7 +20,7 @@ use sepal_query::{
     },
     vector::FastKnn,
 };
-use sepal_types::{Error, RelationRef, Result, SqlState, SqlType};
+use sepal_types::{Error, RelationRef, Result, SqlState, SqlType, limits::FIRST_OBJECT_ID};
 
 use super::{
     Open, Session,
@@ -266,7 +266,7 @@ impl Session {
             return Err(write_only_key());
         }
         let mut statement = statement.clone();
-        let mut parameters = ParameterTypes::declared(declared);
+        let mut parameters = parameter_types(declared, &context);
         nested(&mut statement, &mut parameters, &self.engine, &mut context)?;
         let original = statement.to_string();
         catalog::rewrite(&mut statement, &catalog)?;
@@ -375,7 +375,7 @@ impl Session {
             return Err(write_only_key());
         }
         let mut context = self.statement_context()?;
-        let mut parameters = ParameterTypes::declared(declared);
+        let mut parameters = parameter_types(declared, &context);
         let mut statement = statement.clone();
         nested(&mut statement, &mut parameters, &self.engine, &mut context)?;
         let dml_context = DmlContext { engine: &self.engine, statement: &context, store: &self.tenant.store };
@@ -505,6 +505,27 @@ fn reads_rows(statement: &ast::Statement) -> bool {
     insert.returning.is_some()
         || insert.on.is_some()
         || source.is_some_and(|source| ast::visit_relations(source, names_one).is_break())
+}
+
+/// The types of a Parse message, enums among them.
+fn parameter_types(declared: &[u32], context: &StatementContext) -> ParameterTypes {
+    let mut parameters = ParameterTypes::declared(declared);
+    let made = declared.iter().enumerate().filter(|(_, oid)| **oid >= FIRST_OBJECT_ID);
+    for (place, oid) in made {
+        let snapshot = context.snapshot.get();
+        let found = snapshot.enums(&context.environment).find_map(|ty| {
+            let element = || SqlType::Enum(ty.clone());
+            match *oid {
+                oid if oid == ty.id.0 => Some(element()),
+                oid if oid == ty.array.0 => Some(SqlType::Array(Box::new(element()))),
+                _ => None,
+            }
+        });
+        if let Some(ty) = found {
+            parameters.hint(place + 1, &ty);
+        }
+    }
+    parameters
 }
 
 fn declared_types(declared: &[u32]) -> Vec<Option<SqlType>> {

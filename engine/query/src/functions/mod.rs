@@ -20,7 +20,9 @@ mod datetime;
 mod digest;
 mod distance;
 mod encoding;
+mod enums;
 mod extract;
+mod extremes;
 mod format;
 mod jsonb;
 mod lists;
@@ -64,6 +66,7 @@ pub use constants::{all_constant, answer};
 pub use datetime::{DateTimeOperation, datetime_call, interval_span};
 pub use distance::elements as vector_elements;
 pub use distance::{distance_call, metric_of_function};
+pub use enums::{enum_call, enum_label_call, enum_of_call};
 pub use extract::extract_call;
 pub use jsonb::{RowsFunction, add_json_aggregates, json_call, json_rows, plan_json_aggregate};
 pub use lists::{FILLED, ordinals, series};
@@ -110,5 +113,6 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(truncate::functions());
     functions.extend(sparse::functions());
     functions.extend(zones::functions());
+    functions.extend(enums::functions());
     functions
 }

@@ -21,7 +21,7 @@ use sepal_types::{Error, SqlState, SqlType};
 use super::operators::placeholder;
 use crate::{
     error::carry,
-    functions::{json_call, text_search_call},
+    functions::{enum_call, json_call, text_search_call},
     output::{sql_type, typed_field},
     values,
 };
@@ -137,11 +137,16 @@ fn operand(expr: &Expr, schema: &DFSchema) -> Operand {
     }
 }
 
-/// `json`, `jsonb`, `tsvector` or `tsquery` if the expression is that. DataFusion forgets it of a function that returns
+/// `json`, `jsonb`, `tsvector`, `tsquery` or an enum if the expression is that. DataFusion forgets it of a function that returns
 /// one of its arguments, so that these are looked through.
 fn marked_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     let declared = expr.to_field(schema).ok().map(|(_, field)| sql_type(&field));
-    if let Some(ty @ (SqlType::Json | SqlType::Jsonb | SqlType::TsQuery | SqlType::TsVector)) = declared {
+    let is_marked = |ty: &SqlType| match ty {
+        SqlType::Json | SqlType::Jsonb | SqlType::TsQuery | SqlType::TsVector => true,
+        SqlType::Enum(of) => of.is_known(),
+        _ => false,
+    };
+    if let Some(ty) = declared.filter(is_marked) {
         return Some(ty);
     }
     match expr {
@@ -157,11 +162,14 @@ fn marked_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     }
 }
 
-/// Says again that coalesce, nullif and CASE give `json`, `jsonb`, `tsvector` or `tsquery`; untyped literals that they
-/// choose from are read as that. Tells whether it did.
+/// Says again that coalesce, nullif and CASE give `json`, `jsonb`, `tsvector`, `tsquery` or an enum, of which greatest
+/// and least are one too; untyped literals that they choose from are read as that. Tells whether it did.
+///
+/// Errors: 42804 for two enums.
 pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
+    let extreme = matches!(expr, Expr::ScalarFunction(call) if matches!(call.name(), "greatest" | "least"));
     let chosen: Vec<&mut Expr> = match expr {
-        Expr::ScalarFunction(call) if matches!(call.name(), "coalesce" | "nullif") => {
+        Expr::ScalarFunction(call) if extreme || matches!(call.name(), "coalesce" | "nullif") => {
             call.args.iter_mut().collect()
         }
         Expr::Case(case) => {
@@ -173,6 +181,19 @@ pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
     let Some(ty) = chosen.iter().find_map(|expr| marked_type(expr, schema)) else {
         return Ok(false);
     };
+    match &ty {
+        SqlType::Enum(of) => {
+            let others = chosen.iter().filter_map(|expr| marked_type(expr, schema));
+            let other = |ty: &SqlType| ty.enum_type().is_none_or(|other| other.id != of.id);
+            if let Some(other) = others.into_iter().find(other) {
+                let (one, other) = (ty.display_name(), other.display_name());
+                let message = format!("types {one} and {other} cannot be matched");
+                return Err(carry(Error::new(SqlState::DatatypeMismatch, message)));
+            }
+        }
+        _ if extreme => return Ok(false),
+        _ => {}
+    }
     let untyped = |expr: &Expr| match expr {
         Expr::Literal(value, None) => value.is_null() || value.data_type().is_string(),
         Expr::Placeholder(Placeholder { field, .. }) => field.is_none(),
@@ -183,6 +204,10 @@ pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
     }
     for expr in chosen {
         *expr = typed(mem::take(expr), &ty)?;
+    }
+    if ty.enum_type().is_some() {
+        *expr = enum_call(mem::take(expr), &ty);
+        return Ok(true);
     }
     let chosen = vec![mem::take(expr)];
     *expr = match ty {

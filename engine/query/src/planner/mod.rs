@@ -7,6 +7,7 @@
 mod arrays;
 mod by_value;
 mod chosen;
+mod enums;
 mod floats;
 mod grouped_keys;
 mod json_operators;

@@ -23,7 +23,7 @@ use sepal_types::SqlType;
 use super::{
     by_value,
     chosen::{self, is_untyped},
-    floats, json_operators,
+    enums, floats, json_operators,
 };
 use crate::{
     error::{carry, undefined_function_call},
@@ -83,6 +83,7 @@ pub(super) fn literal_type(ty: &SqlType) -> Option<SqlType> {
         SqlType::Bool
         | SqlType::Bytea
         | SqlType::Date
+        | SqlType::Enum(_)
         | SqlType::Float4
         | SqlType::Float8
         | SqlType::Int2
@@ -128,6 +129,7 @@ pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut reshaped = false;
     let typed = plan.transform_up_with_subqueries(|node| {
         refuse_words(&node)?;
+        enums::check_join(&node)?;
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
@@ -147,6 +149,7 @@ pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// The same for a lone expression.
 pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_up(|expr| {
+        let Transformed { data: expr, transformed: read_enum, .. } = enums::rewrite(expr, schema)?;
         let untyped = has_untyped_operand(&expr);
         let mut expr = if untyped { type_operands(expr, schema)? } else { expr };
         let read = chosen::type_choice(&mut expr, schema)?;
@@ -155,8 +158,9 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
             return Ok(Transformed::yes(expr));
         }
         let unified = floats::unify(&mut expr, schema);
+        enums::check(&expr, schema)?;
         let kept = json_operators::keep_type(&mut expr, schema)?;
-        Ok(Transformed::new_transformed(expr, untyped || read || unified || kept))
+        Ok(Transformed::new_transformed(expr, read_enum || untyped || read || unified || kept))
     })
 }
 
