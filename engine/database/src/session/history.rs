@@ -18,9 +18,7 @@ use sepal_query::{
 use sepal_storage::{Op, Snapshot, TenantStore};
 use sepal_types::{ColumnId, Error, Result, SqlState, TableId};
 
-use super::{
-    Outcome, Session, define::has_type, prepare::write_only_key, write::serialization_failure,
-};
+use super::{Outcome, Session, define::has_type, prepare::write_only_key, write::serialization_failure};
 use crate::{blocking::blocking, maintain};
 
 const MINUTE_US: i64 = 60_000_000;

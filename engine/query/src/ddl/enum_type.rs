@@ -5,7 +5,7 @@
 
 use datafusion::sql::sqlparser::ast::{
     AlterType, AlterTypeAddValue, AlterTypeAddValuePosition, AlterTypeOperation, AlterTypeRenameValue,
-    CastKind, DataType, Expr, Ident, ObjectName, UserDefinedTypeRepresentation, Value,
+    ArrayElemTypeDef, CastKind, DataType, Expr, Ident, ObjectName, UserDefinedTypeRepresentation, Value,
 };
 use sepal_storage::{Op, Snapshot};
 use sepal_types::{
@@ -38,6 +38,12 @@ impl Scope<'_> {
     ///
     /// Errors: 42704 for a type that is not there, 0A000 for one that no column has.
     pub fn column_type(&self, data_type: &DataType) -> Result<(SqlType, Option<Generated>)> {
+        if let DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) = data_type
+            && let Some(ty) = named_enum(element, self.snapshot, self.environment)
+        {
+            let message = format!("columns of type {}[] are not supported", ty.shown());
+            return Err(Error::unsupported(message));
+        }
         match named_enum(data_type, self.snapshot, self.environment) {
             Some(ty) => Ok((SqlType::Enum(ty), None)),
             None => column_type(data_type),

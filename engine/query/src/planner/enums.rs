@@ -4,6 +4,7 @@
 //! affair of an enum's: whatever is not known to mean something here is refused, as PostgreSQL refuses it.
 
 use datafusion::{
+    arrow::datatypes::{DataType, FieldRef},
     common::{DFSchema, tree_node::Transformed},
     error::Result,
     logical_expr::{
@@ -218,6 +219,21 @@ pub(super) fn check_join(plan: &LogicalPlan) -> Result<()> {
         beside(operand(left, join.left.schema()), operand(right, join.right.schema()), "=")?;
     }
     Ok(())
+}
+
+/// Errors: 0A000 for a result of which it is not known which enum's it is.
+pub(super) fn check_outputs(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let lost = |field: &FieldRef| {
+        let data_type = match field.data_type() {
+            DataType::List(item) => item.data_type(),
+            other => other,
+        };
+        is_enum(data_type) && enum_of(&sql_type(field)).is_some_and(|of| !of.is_known())
+    };
+    if plan.schema().fields().iter().any(lost) {
+        return Err(carry(EnumType::not_known()));
+    }
+    Ok(plan)
 }
 
 /// Asks first what is cheap to tell: there are many comparisons, and few of enums.
