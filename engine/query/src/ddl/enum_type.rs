@@ -16,6 +16,7 @@ use sepal_types::{
 use super::{
     Ddl, Scope,
     create_table::column_type,
+    generation::needs,
     names::{check_schema, identifier, relation_name},
 };
 use crate::{
@@ -200,6 +201,7 @@ fn alter(
         if let Some((from, to)) = renamed {
             rename_labels(&mut altered, &new, |label| (label == from).then(|| to.to_owned()));
             refuse_label(&altered, from)?;
+            refuse_generated(&altered, &new)?;
         }
         ddl.ops.push(Op::AlterTable(altered));
     }
@@ -249,6 +251,23 @@ fn refuse_label(def: &TableDef, label: &str) -> Result<()> {
     let message = format!("an expression of table {} may name the enum label {literal}", def.shown_name());
     Err(Error::unsupported(message)
         .with_hint("Drop the default, constraint, generated column or index, and make it anew afterwards."))
+}
+
+/// Errors: 0A000 where a generated column is computed from one of the type: it may hold labels as text.
+fn refuse_generated(def: &TableDef, ty: &EnumType) -> Result<()> {
+    let of_type = |column: &&ColumnDef| column.ty.enum_type().is_some_and(|of| of.id == ty.id);
+    for column in def.columns.iter().filter(of_type) {
+        if let Some(computed) = def.columns.iter().find(|other| needs(other, &column.name)) {
+            let message = format!(
+                "generated column \"{}\" of table {} may hold the enum label",
+                computed.name,
+                def.shown_name()
+            );
+            return Err(Error::unsupported(message)
+                .with_hint("Drop the generated column, and add it again afterwards."));
+        }
+    }
+    Ok(())
 }
 
 /// Errors: 2BP01 where a table has an expression that names the type.

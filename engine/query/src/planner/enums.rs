@@ -208,6 +208,16 @@ pub(super) fn check(expr: &Expr, schema: &DFSchema) -> Result<()> {
             }
             Ok(())
         }
+        Expr::ScalarFunction(call) if call.func.name().starts_with("sepal_any_") => {
+            // `= ANY (list)` and its kin.
+            let [list, value] = call.args.as_slice() else { return Ok(()) };
+            match operand(list, schema) {
+                Operand::Typed(SqlType::Array(element)) => {
+                    beside(operand(value, schema), Operand::Typed(*element), "=")
+                }
+                _ => Ok(()),
+            }
+        }
         _ => Ok(()),
     }
 }

@@ -137,9 +137,9 @@ fn operand(expr: &Expr, schema: &DFSchema) -> Operand {
     }
 }
 
-/// `json`, `jsonb`, `tsvector`, `tsquery` or an enum if the expression is that. DataFusion forgets it of a function that returns
-/// one of its arguments, so that these are looked through.
-fn marked_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
+/// `json`, `jsonb`, `tsvector`, `tsquery` or an enum if the expression is that. DataFusion forgets it of a function
+/// that returns one of its arguments, so that these are looked through.
+pub(super) fn marked_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     let declared = expr.to_field(schema).ok().map(|(_, field)| sql_type(&field));
     let is_marked = |ty: &SqlType| match ty {
         SqlType::Json | SqlType::Jsonb | SqlType::TsQuery | SqlType::TsVector => true,
@@ -183,9 +183,9 @@ pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
     };
     match &ty {
         SqlType::Enum(of) => {
-            let others = chosen.iter().filter_map(|expr| marked_type(expr, schema));
-            let other = |ty: &SqlType| ty.enum_type().is_none_or(|other| other.id != of.id);
-            if let Some(other) = others.into_iter().find(other) {
+            let mut types = chosen.iter().filter_map(|expr| marked_type(expr, schema));
+            let is_other = |ty: &SqlType| ty.enum_type().is_none_or(|other| other.id != of.id);
+            if let Some(other) = types.find(is_other) {
                 let (one, other) = (ty.display_name(), other.display_name());
                 let message = format!("types {one} and {other} cannot be matched");
                 return Err(carry(Error::new(SqlState::DatatypeMismatch, message)));

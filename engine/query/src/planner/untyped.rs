@@ -51,7 +51,13 @@ pub(super) fn operand(expr: &Expr, schema: &DFSchema) -> Operand {
         }
         _ => match expr.to_field(schema) {
             Ok((_, field)) if field.data_type().is_null() => Operand::Unknown,
-            Ok((_, field)) => Operand::Typed(sql_type(&field)),
+            Ok((_, field)) => match sql_type(&field) {
+                SqlType::Enum(of) if !of.is_known() => {
+                    let chosen = json_operators::marked_type(expr, schema);
+                    Operand::Typed(chosen.unwrap_or(SqlType::Enum(of)))
+                }
+                ty => Operand::Typed(ty),
+            },
             Err(_) => Operand::Undetermined,
         },
     }

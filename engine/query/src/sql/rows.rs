@@ -78,7 +78,8 @@ fn mark_column(values: &mut ast::Values, column: usize, target: &SqlType, parame
     }
     if target.enum_type().is_some() {
         // Literals are read already.
-        for expr in values.rows.iter_mut().map(|row| &mut row[column]) {
+        for row in &mut values.rows {
+            let expr = &mut row[column];
             if placeholder(expr).is_some() {
                 *expr = read_enum(expr.clone(), target);
             }
