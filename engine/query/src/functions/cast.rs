@@ -226,7 +226,7 @@ const fn is_printable(target: &SqlType) -> bool {
 }
 
 /// 42846
-pub(super) fn cannot_cast(source: &SqlType, target: &SqlType) -> Error {
+pub fn cannot_cast(source: &SqlType, target: &SqlType) -> Error {
     let message = format!("cannot cast type {} to {}", source.display_name(), target.display_name());
     Error::new(SqlState::CannotCoerce, message)
 }

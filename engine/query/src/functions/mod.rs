@@ -59,7 +59,7 @@ pub use aggregate::number_aggregates;
 pub use arithmetic::{Arithmetic, arithmetic_call};
 pub use array_sets::{array_contains, array_overlaps};
 pub use bit::{assign_bits, bit_distance, bit_metric_of_function, bits_beside, is_bit_distance};
-pub use cast::{cast_function, convert};
+pub use cast::{cannot_cast, cast_function, convert};
 pub use comparison::{Compared, comparison};
 pub use concat::as_text;
 pub use constants::{all_constant, answer};

@@ -13,12 +13,12 @@ use datafusion::{
     },
 };
 use sepal_storage::is_enum;
-use sepal_types::{EnumType, Error, SqlState, SqlType};
+use sepal_types::{EnumType, SqlType};
 
 use super::untyped::{Operand, operand, typed};
 use crate::{
     error::{carry, undefined_function_call, undefined_operator},
-    functions::{enum_call, enum_label_call, enum_of_call},
+    functions::{cannot_cast, enum_call, enum_label_call, enum_of_call},
     output::sql_type,
 };
 
@@ -99,11 +99,6 @@ fn read(inner: Expr, target: &SqlType, schema: &DFSchema) -> Result<Expr> {
         }
         Operand::Undetermined => Ok(enum_call(inner, target)),
     }
-}
-
-fn cannot_cast(source: &SqlType, target: &SqlType) -> Error {
-    let message = format!("cannot cast type {} to {}", source.display_name(), target.display_name());
-    Error::new(SqlState::CannotCoerce, message)
 }
 
 /// What a function does with an enum that it is given.
