@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::Field,
+};
 use sepal_query::{
     ddl::{self, CreateAs, Ddl, Scope},
     dml::{rows_as, write_rows},
@@ -275,7 +278,9 @@ impl Session {
         let Some(row) = found.iter().find(|batch| batch.num_rows() > 0) else {
             return Ok(());
         };
-        let values: Vec<String> = row.columns().iter().map(first_value).collect();
+        let fields = row.schema_ref().fields().iter();
+        let values: Vec<String> =
+            row.columns().iter().zip(fields).map(|(column, field)| first_value(column, field)).collect();
         Err(Error::new(
             SqlState::UniqueViolation,
             format!("could not create unique index \"{}\"", unique.name),
@@ -308,9 +313,9 @@ fn names(def: &TableDef) -> impl Iterator<Item = &str> {
 }
 
 /// The first value of a column as text, for a DETAIL.
-fn first_value(column: &ArrayRef) -> String {
+fn first_value(column: &ArrayRef, field: &Field) -> String {
     let mut out = bytes::BytesMut::new();
-    let ty = sepal_query::output::natural_type(column.data_type());
+    let ty = sepal_query::output::sql_type(field);
     match sepal_query::values::encode_text(column.as_ref(), 0, &ty, &mut out) {
         Ok(()) => String::from_utf8_lossy(&out).into_owned(),
         Err(_) => "?".to_owned(),

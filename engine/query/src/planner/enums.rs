@@ -37,7 +37,8 @@ pub(super) fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
         Expr::ScalarFunction(mut call) => {
             let name = call.func.name().to_owned();
             if enum_of_call(&name) {
-                return Ok(Transformed::no(Expr::ScalarFunction(call)));
+                let typed = name.starts_with("enum_") && type_parameters(&mut call.args, schema);
+                return Ok(Transformed::new_transformed(Expr::ScalarFunction(call), typed));
             }
             let labelled = give_labels(&name, &mut call.args, schema)?;
             Ok(Transformed::new_transformed(Expr::ScalarFunction(call), labelled))
@@ -54,6 +55,18 @@ pub(super) fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// Has parameters say of which enum they are once their values are put in. Tells whether there were any.
+fn type_parameters(arguments: &mut [Expr], schema: &DFSchema) -> bool {
+    let mut typed = false;
+    for argument in arguments.iter_mut().filter(|argument| matches!(argument, Expr::Placeholder(_))) {
+        if let Some(ty) = enum_typed(argument, schema) {
+            *argument = enum_call(std::mem::take(argument), &ty);
+            typed = true;
+        }
+    }
+    typed
 }
 
 /// The enum that a type is, or an array of.
@@ -125,12 +138,22 @@ fn taken(name: &str) -> Option<Taken> {
         | "quote_nullable"
         | "to_json"
         | "to_jsonb" => Taken::AsText,
-        name if name.starts_with("json_") || name.starts_with("jsonb_") => Taken::AsText,
+        name if ["json_", "jsonb_", "sepal_json"].iter().any(|prefix| name.starts_with(prefix)) => {
+            Taken::AsText
+        }
         "approx_distinct" | "arrow_typeof" | "cardinality" | "coalesce" | "count" | "first_value"
-        | "greatest" | "lag" | "last_value" | "lead" | "least" | "make_array" | "max" | "min"
-        | "nth_value" | "nullif" | "num_nonnulls" | "num_nulls" | "pg_typeof" => Taken::AsItIs,
-        name if name.starts_with("sepal_cast_") => return None,
-        name if name.starts_with("sepal_") || name.starts_with("array_") => Taken::AsItIs,
+        | "greatest" | "grouping" | "lag" | "last_value" | "lead" | "least" | "make_array" | "max"
+        | "min" | "nth_value" | "nullif" | "num_nonnulls" | "num_nulls" | "pg_typeof" => Taken::AsItIs,
+        "sepal_any_eq"
+        | "sepal_any_ge"
+        | "sepal_any_gt"
+        | "sepal_any_le"
+        | "sepal_any_lt"
+        | "sepal_any_ne"
+        | "sepal_array_of_rows"
+        | "sepal_only_row"
+        | "sepal_ordinals" => Taken::AsItIs,
+        name if name.starts_with("array_") => Taken::AsItIs,
         _ => return None,
     })
 }
