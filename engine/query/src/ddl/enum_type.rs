@@ -159,7 +159,7 @@ pub fn alter_type(alter: &AlterType, scope: &Scope) -> Result<Ddl> {
         AlterTypeOperation::RenameValue(AlterTypeRenameValue { from, to }) => {
             let (from, to) = (label(from)?, label(to)?);
             def.rename(&from, &to)?;
-            alter(ty, EnumType::from(def), Some((&from, &to)), scope, &mut ddl)?;
+            alter(ty, EnumType::from(def), Some((from.as_str(), to.as_str())), scope, &mut ddl)?;
             return Ok(ddl);
         }
     }
