@@ -39,6 +39,7 @@ files! {
         postgres_by_key "by_key.slt",
         postgres_character "character.slt",
         postgres_checks "checks.slt",
+        postgres_common_types "common_types.slt",
         postgres_constraint_order "constraint_order.slt",
         postgres_constraints "constraints.slt",
         postgres_cursors "cursors.slt",
@@ -52,6 +53,7 @@ files! {
         postgres_generated_columns "generated_columns.slt",
         postgres_group_by_key "group_by_key.slt",
         postgres_index_catalogs "index_catalogs.slt",
+        postgres_infinite_times "infinite_times.slt",
         postgres_insert_returning "insert_returning.slt",
         postgres_joins_aggregates "joins_aggregates.slt",
         postgres_json_aggregates "json_aggregates.slt",
@@ -86,6 +88,7 @@ files! {
         postgres_untyped "untyped.slt",
         postgres_update_delete "update_delete.slt",
         postgres_window_frames "window_frames.slt",
+        postgres_with_once "with_once.slt",
     }
     "sepal" {
         sepal_clones "clones.slt",

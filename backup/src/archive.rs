@@ -271,7 +271,7 @@ impl Archive {
         let (repository, line) = (self.repository.clone(), self.line.clone());
         let known = self.known(tenant).await?;
         // An open tenant tells of a gap; one that was closed since, or a process that has ended, can do so no more.
-        let has_gap = pieces.first().is_some_and(|oldest| known.log.ends_before(oldest.number));
+        let has_gap = pieces.first().is_some_and(|oldest| known.log.ends_before(oldest));
         let mut carried = 0;
         for piece in pieces {
             let (_, bytes) = known.log.bring(&repository, (tenant, &line), piece, pace).await?;

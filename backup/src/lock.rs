@@ -67,18 +67,28 @@ impl Lock {
     /// Errors: 55006 while the other kind of job runs.
     pub(crate) async fn take(repository: &Repository, job: Job) -> Result<Self> {
         let name = format!("{}/{}-{}", names::LOCKS, job.word(), hex(&random_bytes::<8>()));
-        repository.put(&name, Vec::from("{}")).await?;
         let lost = CancellationToken::new();
         let renewal = renew(repository, &name, &lost);
         let lock = Self { repository: repository.clone(), name, renewal, lost };
-        let held = repository.list(names::LOCKS).await?;
-        let Some(met) = lock.meets(&held, job.other()) else { return Ok(lock) };
+        let refused = match lock.put_down(job.other()).await {
+            Ok(None) => return Ok(lock),
+            Ok(Some(met)) => Error::new(
+                SqlState::ObjectInUse,
+                format!("a {} is under way in this repository ({met})", job.other().word()),
+            )
+            .with_hint("Try again when it is done. One that was killed counts for 15 minutes more."),
+            Err(error) => error,
+        };
+        // Whatever it was: an object that stays behind is in others' way.
         lock.release().await;
-        Err(Error::new(
-            SqlState::ObjectInUse,
-            format!("a {} is under way in this repository ({met})", job.other().word()),
-        )
-        .with_hint("Try again when it is done. One that was killed counts for 15 minutes more."))
+        Err(refused)
+    }
+
+    /// Stores the lock's object. What it meets then.
+    async fn put_down(&self, other: Job) -> Result<Option<String>> {
+        self.repository.put(&self.name, Vec::from("{}")).await?;
+        let held = self.repository.list(names::LOCKS).await?;
+        Ok(self.meets(&held, other))
     }
 
     /// Does the job's work, as long as the lock is renewed, and gives it back.

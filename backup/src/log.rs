@@ -99,10 +99,14 @@ impl Archived {
         self.parts.keys().any(|(found, _)| *found > number)
     }
 
-    /// Whether there is something, and log is missing between that and a file of this number.
-    pub(crate) fn ends_before(&self, number: u64) -> bool {
-        let newest = self.parts.keys().map(|(found, _)| *found).max();
-        newest.is_some_and(|newest| newest.saturating_add(1) < number)
+    /// Whether there is something, and log is missing between that and a file: whole files, or the end of the one
+    /// before it, which may have gone before it was all here.
+    pub(crate) fn ends_before(&self, next: &LogPiece) -> bool {
+        let Some(newest) = self.parts.keys().map(|(found, _)| *found).max() else { return false };
+        let before = next.number.saturating_sub(1);
+        let until = next.previous_bytes;
+        let is_whole = |file: FileId| self.chain(before, file, until).1 >= until;
+        newest < before || (newest == before && !self.files(before).into_iter().any(is_whole))
     }
 
     /// Stores what is missing of a file up to its length. Gives the parts that cover it, and the bytes stored.
@@ -155,6 +159,8 @@ pub(crate) fn hash(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sepal_database::backup::Lsn;
+
     use super::*;
 
     fn part(number: u64, from: u64, to: u64) -> Part {
@@ -180,10 +186,21 @@ mod tests {
         let goes_on = |number, at| archived.goes_on_after(number, FileId([2; 16]), at);
         assert!(goes_on(1, 30) && !goes_on(1, 50) && !goes_on(2, 0));
         assert_eq!(archived.files(1), [FileId([2; 16])]);
-        assert!(!Archived::default().ends_before(9), "nothing was archived yet");
-        assert!(!archived.ends_before(1) && !archived.ends_before(2) && archived.ends_before(3));
+        let after = |previous_bytes, number| LogPiece {
+            number,
+            file: FileId([3; 16]),
+            path: "a log file".into(),
+            bytes: 100,
+            base_lsn: Lsn(9),
+            previous_bytes,
+            finished: false,
+        };
+        assert!(!Archived::default().ends_before(&after(30, 9)), "nothing was archived yet");
+        assert!(!archived.ends_before(&after(30, 1)) && !archived.ends_before(&after(30, 2)));
+        assert!(archived.ends_before(&after(31, 2)), "the end of the first file is missing");
+        assert!(archived.ends_before(&after(0, 3)));
         archived.add(part(4, 0, 10));
-        assert!(!archived.ends_before(5) && archived.ends_before(6));
+        assert!(!archived.ends_before(&after(10, 5)) && archived.ends_before(&after(10, 6)));
         assert!(archived.goes_beyond(1) && archived.goes_beyond(3) && !archived.goes_beyond(4));
     }
 

@@ -5,6 +5,7 @@ Servers take turns, so that a slow minute of the machine hits all of them; of se
 
 import statistics
 import sys
+import time
 
 import data
 import pgcopy
@@ -72,7 +73,10 @@ def load_and_build(options, arms, files):
             watched(arm, servers.SAMPLE_SECONDS)
     for site in sites_of(arms):
         site.out |= {"copy_s": statistics.median(copies[site]), "copy_all_s": copies[site]}
+        began = time.monotonic()
         site.settle()
+        site.out["settle_s"] = time.monotonic() - began
+        talk(f"  {site.server.name:16} settled in {site.out['settle_s']:.2f} s")
         site.out["table_bytes"] = site.server.table_bytes()
         for arm in site.arms:
             arm.out["index_bytes"] = site.server.index_bytes(arm.index)

@@ -158,7 +158,8 @@ class Server:
 
 class Sepal(Server):
     name, folder = "Sepal", "sepal"
-    tidied = ["VACUUM items", "CHECKPOINT"]
+    # As PostgreSQL: what a load of many files left in segments is merged by hand, not in the middle of a measurement.
+    settled = tidied = ["VACUUM items", "CHECKPOINT"]
 
     def launch(self, binary, work, transport):
         self.data, env_file = work / self.folder, work / f"{self.folder}.env"

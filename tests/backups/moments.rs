@@ -90,6 +90,43 @@ async fn what_a_crash_left_unarchived_follows_before_the_moment_is_reached() {
     assert_eq!(numbers(&client).await, [1, 2], "all that was acknowledged by {moment}");
 }
 
+/// One log file whose end went before it was archived, and the next one whole: what comes back ends cleanly before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_log_file_is_where_the_log_ends() {
+    let (mut scene, client) = Scene::archived().await;
+    let tenant = scene.acme_id();
+    let known = parts(&scene, &tenant);
+    client.execute("INSERT INTO log VALUES (2)", &[]).await.expect("insert");
+    scene.wait_for_archive();
+    drop(client);
+    // Each start begins a file.
+    scene.server.restart();
+    scene.client().await.execute("INSERT INTO log VALUES (3)", &[]).await.expect("insert");
+    scene.wait_for_archive();
+    scene.server.kill();
+    let file = |name: &str| name.rsplit_once('/').expect("a folder").0.to_owned();
+    let half = file(&known.last().expect("parts").0);
+    let all = parts(&scene, &tenant);
+    assert!(all.iter().any(|(name, _)| file(name) > half), "{all:?}");
+    let ends: Vec<_> = all.iter().filter(|part| file(&part.0) == half && !known.contains(part)).collect();
+    assert!(!ends.is_empty(), "the 2 is in {half}: {all:?}");
+    ends.iter().for_each(|(_, path)| fs::remove_file(path).expect("remove"));
+
+    let (place, output) = scene.try_restore(&[]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let restored: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{told}"));
+    for tenant in restored["tenants"].as_array().expect("tenants") {
+        assert_eq!(tenant["reached"], json!(tenant["name"] != "acme"), "{restored}");
+    }
+    let server = scene.serve(place);
+    let client = server.login_with(&scene.acme).connect().await.expect("connect");
+    assert_eq!(numbers(&client).await, [1], "neither the 2 nor what came after it");
+    let verified = scene.verify();
+    let told = text(&verified.stdout) + &text(&verified.stderr);
+    assert!(!verified.status.success() && told.contains("some of it is missing"), "{told}");
+}
+
 /// Two servers that went on from the same backup, into the same repository: neither spoils the other's log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_server_begins_a_line_of_its_own() {

@@ -105,6 +105,12 @@ impl Repository {
         Ok(Self { shelf, location: location.clone() })
     }
 
+    /// The same place, behind another shelf.
+    #[cfg(test)]
+    pub(crate) fn behind(&self, shelf: impl FnOnce(Arc<dyn Shelf>) -> Arc<dyn Shelf>) -> Self {
+        Self { shelf: shelf(Arc::clone(&self.shelf)), location: self.location.clone() }
+    }
+
     pub fn location(&self) -> &Location {
         &self.location
     }

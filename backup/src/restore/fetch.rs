@@ -43,6 +43,8 @@ pub(crate) struct Fetch<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fetched {
     Here,
+    /// But for log that was archived after some that was not.
+    UpToGap,
     /// Its keys are gone, as they should be.
     Dropped,
 }
@@ -64,11 +66,10 @@ impl Fetch<'_> {
             }
             Loaded::Dropped | Loaded::Missing => return Ok(Fetched::Dropped),
         };
-        let (restoring, id) = (Arc::clone(restoring), plan.id);
-        let put = blocking("restoring keys", move || restoring.put_keys(id, &sealed, &later)).await;
+        let (putting, id) = (Arc::clone(restoring), plan.id);
+        let put = blocking("restoring keys", move || putting.put_keys(id, &sealed, &later)).await;
         put.map_err(Failure::Tenant)?;
-        self.lay_down(&self.root(plan.id), plan).await?;
-        Ok(Fetched::Here)
+        self.lay_down(restoring, plan).await
     }
 
     /// Lays down a plan that goes further than `before`, which [`Self::tenant`] laid down and a store has used since:
@@ -86,8 +87,8 @@ impl Fetch<'_> {
             // Since the first time.
             Loaded::Dropped | Loaded::Missing => return Ok(Fetched::Dropped),
         };
-        let (restoring, id) = (Arc::clone(restoring), plan.id);
-        let put = blocking("restoring keys", move || restoring.put_later_keys(id, &later)).await;
+        let (putting, id) = (Arc::clone(restoring), plan.id);
+        let put = blocking("restoring keys", move || putting.put_later_keys(id, &later)).await;
         put.map_err(Failure::Tenant)?;
         let root = self.root(plan.id);
         for folder in ["manifest", "wal"] {
@@ -99,8 +100,7 @@ impl Fetch<'_> {
             let path = place(plan.id, &root, file)?;
             removed(&path, tokio::fs::remove_file(&path).await).map_err(Failure::All)?;
         }
-        self.lay_down(&root, plan).await?;
-        Ok(Fetched::Here)
+        self.lay_down(restoring, plan).await
     }
 
     /// A tenant's directory.
@@ -109,13 +109,14 @@ impl Fetch<'_> {
     }
 
     /// The log, and those of the files that are not there yet.
-    async fn lay_down(&self, root: &Path, plan: &TenantPlan) -> Result<(), Failure> {
+    async fn lay_down(&self, restoring: &Arc<Restoring>, plan: &TenantPlan) -> Result<Fetched, Failure> {
+        let root = self.root(plan.id);
         for folder in ["manifest", "segments", "wal"] {
             make_folder(&root.join(folder)).await.map_err(Failure::All)?;
         }
         let mut files: Vec<BoxFuture<'_, Result<(), Failure>>> = Vec::with_capacity(plan.files.len());
         for file in &plan.files {
-            files.push(self.file(plan.id, root, file).boxed());
+            files.push(self.file(plan.id, &root, file).boxed());
         }
         stream::iter(files).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         for (number, parts, bytes) in &plan.log {
@@ -123,7 +124,13 @@ impl Fetch<'_> {
             let path = root.join("wal").join(format!("{number:016x}.wal"));
             self.log_file(&path, parts, *bytes).await?;
         }
-        Ok(())
+        // The log of a backup as it was made has no gap, unless it is damaged.
+        if plan.line.is_none() {
+            return Ok(Fetched::Here);
+        }
+        let (restoring, id) = (Arc::clone(restoring), plan.id);
+        let cut = blocking("looking for a gap in a log", move || restoring.cut_log_at_gap(id)).await;
+        Ok(if cut.map_err(Failure::Tenant)? { Fetched::UpToGap } else { Fetched::Here })
     }
 
     /// What one object of a tenant came to.

@@ -286,15 +286,17 @@ impl Run<'_> {
             };
         };
         let plan = TenantPlan::up_to(self.target, self.fetch.repository, &self.entry.line, part).await?;
-        if self.fetch.tenant(&self.restoring, &plan).await? == Fetched::Dropped {
-            return Ok(Came::Dropped);
-        }
+        let has_gap = match self.fetch.tenant(&self.restoring, &plan).await? {
+            Fetched::Dropped => return Ok(Came::Dropped),
+            Fetched::UpToGap => true,
+            Fetched::Here => plan.has_gap,
+        };
         let (restoring, until) = (Arc::clone(&self.restoring), plan.until);
         let facts = blocking("replaying a log", move || replay(&restoring, id, until)).await;
         let facts = facts.map_err(Failure::Tenant)?;
         let reached = match self.target {
-            Target::Moment(at) => facts.reached || (!plan.has_gap && self.reach.covers(id, *at)),
-            Target::Latest => !plan.has_gap,
+            Target::Moment(at) => facts.reached || (!has_gap && self.reach.covers(id, *at)),
+            Target::Latest => !has_gap,
             Target::Backup(_) => true,
         };
         Ok(Came::Back(RestoredFacts { reached, ..facts }))

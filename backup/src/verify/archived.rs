@@ -115,9 +115,11 @@ impl Verification<'_> {
         if !has_more {
             return Ok(Some((here(false), Vec::new())));
         }
-        if self.fetch.again(self.restoring, base, plan).await? == Fetched::Dropped {
-            return Ok(None);
-        }
+        let has_gap = match self.fetch.again(self.restoring, base, plan).await? {
+            Fetched::Dropped => return Ok(None),
+            Fetched::UpToGap => true,
+            Fetched::Here => plan.has_gap,
+        };
         let (restoring, id, until) = (Arc::clone(self.restoring), plan.id, plan.until);
         let part = next.map(|(_, part)| part.clone());
         let replayed = blocking(STEP, move || {
@@ -126,7 +128,7 @@ impl Verification<'_> {
         });
         match replayed.await.map_err(Failure::Tenant)? {
             None => Ok(Some((here(true), Vec::new()))),
-            Some(replayed) if plan.has_gap && next.is_none() => Err(Failure::Tenant(missing(&replayed))),
+            Some(replayed) if has_gap && next.is_none() => Err(Failure::Tenant(missing(&replayed))),
             Some(Replayed { lsn, time_us, wrong }) => {
                 Ok(Some((Since { lsn, time_us, ..here(false) }, wrong)))
             }

@@ -488,7 +488,7 @@ impl Database {
             query_bytes: self.shared.queries.used(),
             query_budget_bytes: self.shared.queries.limit(),
             spill_files: self.shared.spill.open(),
-            cache_used_bytes: columns.used_bytes(),
+            cache_used_bytes: columns.used_bytes().saturating_sub(self.shared.indexes.index_bytes()),
             cache_budget_bytes: columns.budget_bytes(),
             column_cache_hits: hits,
             column_cache_misses: misses,

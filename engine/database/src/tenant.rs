@@ -19,7 +19,7 @@ use sepal_query::{
 use sepal_storage::{
     ColumnCache, LogHold, Op, PinnedFile, SpillFiles, SpillSpace, StoreOptions, TenantStore,
 };
-use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
+use sepal_types::{Error, FileId, LogEnd, Lsn, Result, SqlState, TableId, TenantId};
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
@@ -115,12 +115,15 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Columns and indexes get half of the caches' budget each.
+    /// Columns get what indexes, half of the caches' budget with what filters found out at most, leave of it.
     pub fn new(options: &DatabaseOptions) -> Result<Self> {
-        let (half, tenant) = (options.cache_bytes / 2, options.tenant_cache_bytes / 2);
+        let (all, tenant) = (options.cache_bytes, options.tenant_cache_bytes);
+        let without_filters = |bytes: usize| bytes - IndexMemory::filter_bytes(bytes / 2);
+        let columns = ColumnCache::with_tenant_limit(without_filters(all), without_filters(tenant));
+        let indexes = IndexMemory::with_tenant_limit(all / 2, tenant / 2).beside(&columns);
         Ok(Self {
-            columns: ColumnCache::with_tenant_limit(half, tenant),
-            indexes: Arc::new(IndexMemory::with_tenant_limit(half, tenant)),
+            columns,
+            indexes: Arc::new(indexes),
             planning: Planning::new(options.query_memory_bytes, options.threads)?,
             queries: QueryMemory::new(options.total_query_memory_bytes),
             spill: SpillFiles::new(options.spill_files),
@@ -167,8 +170,8 @@ fn segment_bytes(options: &DatabaseOptions) -> u64 {
         0 => options.cache_bytes,
         bytes => bytes.min(options.cache_bytes),
     };
-    // Columns have half of the cache.
-    (of_tenant as u64 / 2).clamp(1 << 30, 4 << 30)
+    // An index is a quarter of its vectors, or less.
+    (of_tenant as u64 / 4 * 3).clamp(1 << 30, 4 << 30)
 }
 
 impl OpenTenant {
@@ -215,7 +218,7 @@ impl OpenTenant {
             room: Room::new(id, limit, options.tenant_disk_bytes, unflushed),
             columns: Arc::clone(&shared.columns),
             index_memory: Arc::clone(&shared.indexes),
-            cache_limit: (options.tenant_cache_bytes / 2) as u64,
+            cache_limit: options.tenant_cache_bytes as u64,
             store,
             changes,
             pipelines_changed: Notify::new(),
@@ -289,6 +292,7 @@ impl OpenTenant {
     pub fn committed(&self, changed_definitions: bool, lsn: Lsn) {
         if changed_definitions {
             self.definitions.fetch_add(1, Ordering::Release);
+            self.close_gone_indexes();
         }
         self.room.note_unflushed(self.store.unflushed_bytes());
         // Two that commit at once may come here in either order: the later one counts.
@@ -301,6 +305,25 @@ impl OpenTenant {
         if self.store.wants_checkpoint() {
             self.work.notify_one();
         }
+    }
+
+    /// Closes opened indexes that the head has no more, as they or their segments are gone. Who still reads an older
+    /// snapshot opens them anew.
+    pub fn close_gone_indexes(&self) {
+        let opened = self.indexes.opened();
+        if opened.is_empty() {
+            return;
+        }
+        let head = self.store.snapshot();
+        let mut wanted: HashSet<(FileId, TableId)> = HashSet::new();
+        for version in head.tables() {
+            let known = version.def.indexes.iter().filter(|index| opened.contains(&index.id));
+            for index in known {
+                let sealed = version.chunks.iter().filter(|held| held.chunk.index_file(index.id).is_some());
+                wanted.extend(sealed.filter_map(|held| Some((held.chunk.segment()?, index.id))));
+            }
+        }
+        self.indexes.retain(|segment, index| wanted.contains(&(segment, index)));
     }
 
     /// Takes note of what the store's files take, whoever keeps them. After what makes or removes some. Blocking.
@@ -349,10 +372,12 @@ impl OpenTenant {
 
     /// Bytes that its decoded columns hold in the caches, and its opened indexes with what its filters found out.
     pub fn cached_bytes(&self) -> (usize, usize) {
-        (self.columns.tenant_bytes(self.id), self.index_memory.tenant_bytes(self.id))
+        let columns = self.columns.tenant_bytes(self.id);
+        let counted = self.index_memory.tenant_index_bytes(self.id);
+        (columns.saturating_sub(counted), self.index_memory.tenant_bytes(self.id))
     }
 
-    /// What it may hold in each of them, where that is limited.
+    /// What it may hold in all of them, where that is limited.
     pub fn cache_limit(&self) -> Option<u64> {
         Some(self.cache_limit).filter(|bytes| *bytes > 0)
     }

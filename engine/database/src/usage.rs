@@ -27,7 +27,7 @@ pub fn rows(tenant: &OpenTenant, writes: &WriteMemory) -> Vec<UsageRow> {
             "tenant_memtable_mib",
         ),
         row("column cache", columns as u64, tenant.cache_limit(), "tenant_cache_mib"),
-        row("index cache", indexes as u64, tenant.cache_limit(), "tenant_cache_mib"),
+        row("index cache", indexes as u64, tenant.cache_limit().map(|bytes| bytes / 2), "tenant_cache_mib"),
         row("disk", disk, quota, "tenant_disk_mib"),
     ]
 }

@@ -133,7 +133,7 @@ pub fn search_parts_until(
     let (mut graphs, mut others, mut fetched) = (Vec::new(), Vec::new(), Vec::new());
     for (number, part) in parts.iter().enumerate() {
         if let Some(rows) = part.rows {
-            score(query, part, (number, rows), &mut fetched, work);
+            extend(&mut fetched, number, score(query, part, rows, work));
             continue;
         }
         let graph = part.index.and_then(|(index, effort)| index.graph().map(|graph| (graph, effort)));
@@ -155,11 +155,12 @@ pub fn search_parts_until(
     if found.len() < query.k.min(in_graphs) {
         found.clear();
         for graph in &graphs {
-            exact(query, parts, graph.number as usize, stopped, &mut found, work);
+            let number = graph.number as usize;
+            extend(&mut found, number, exact(query, &parts[number], stopped, work));
         }
     }
     for number in others {
-        search_other(query, parts, number, stopped, &mut found, work);
+        extend(&mut found, number, search_other(query, &parts[number], stopped, work));
     }
     found.append(&mut fetched);
     found.sort_unstable();
@@ -168,61 +169,39 @@ pub fn search_parts_until(
 }
 
 /// All rows that an index has named.
-fn score(
-    query: &Query,
-    part: &Part,
-    (number, rows): (usize, &[u32]),
-    found: &mut Vec<Found>,
-    work: &mut Work,
-) {
+fn score(query: &Query, part: &Part, rows: &[u32], work: &mut Work) -> Vec<Neighbor> {
     work.fetched += 1;
     work.distances += rows.len() as u64;
     let Query { metric, vector, k } = *query;
     let mut nearest = search_exact(metric, vector.len(), part.vectors, vector, k, None);
     nearest.iter_mut().for_each(|neighbor| neighbor.position = rows[neighbor.position as usize]);
-    extend(found, number, nearest);
+    nearest
 }
 
-fn search_other(
-    query: &Query,
-    parts: &[Part],
-    number: usize,
-    stopped: &Stopped<'_>,
-    found: &mut Vec<Found>,
-    work: &mut Work,
-) {
-    let part = &parts[number];
+/// Of a part without a graph.
+fn search_other(query: &Query, part: &Part, stopped: &Stopped<'_>, work: &mut Work) -> Vec<Neighbor> {
     let Some((index, Effort { ef_search, probes })) = part.index else {
-        return exact(query, parts, number, stopped, found, work);
+        return exact(query, part, stopped, work);
     };
     if stopped() {
-        return;
+        return Vec::new();
     }
     work.asked += 1;
     let allowed = part.allowed.map(|allowed| allowed.bits);
     let wanted = SearchParams { k: query.k, ef_search, probes, allowed };
     let neighbors = index.search_until(part.vectors, query.vector, &wanted, stopped, work);
     if neighbors.len() < query.k.min(part.count(query.vector.len())) {
-        return exact(query, parts, number, stopped, found, work);
+        return exact(query, part, stopped, work);
     }
-    extend(found, number, neighbors);
+    neighbors
 }
 
-fn exact(
-    query: &Query,
-    parts: &[Part],
-    number: usize,
-    stopped: &Stopped<'_>,
-    found: &mut Vec<Found>,
-    work: &mut Work,
-) {
-    let part = &parts[number];
+fn exact(query: &Query, part: &Part, stopped: &Stopped<'_>, work: &mut Work) -> Vec<Neighbor> {
     work.exact += 1;
     work.distances += part.count(query.vector.len()) as u64;
     let allowed = part.allowed.map(|allowed| allowed.bits);
     let Query { metric, vector, k } = *query;
-    let nearest = search_exact_until(metric, vector.len(), part.vectors, vector, k, allowed, stopped);
-    extend(found, number, nearest);
+    search_exact_until(metric, vector.len(), part.vectors, vector, k, allowed, stopped)
 }
 
 fn extend(found: &mut Vec<Found>, number: usize, neighbors: Vec<Neighbor>) {

@@ -12,7 +12,7 @@ use datafusion::{
 use sepal_storage::StoreError;
 use sepal_types::{Error, SqlState, SqlType};
 
-use crate::output::natural_type;
+use crate::{output::natural_type, sql::matched};
 
 /// Our error as one that DataFusion carries.
 pub fn carry(error: Error) -> DataFusionError {
@@ -283,8 +283,22 @@ fn mistyped_call(message: &str) -> Option<Error> {
     let (arguments, _) = rest.split_once(")'")?;
     let mut types = Vec::new();
     for argument in split_arguments(arguments) {
-        types.push(natural_type(&argument.parse::<DataType>().ok()?));
+        types.push(argument.parse::<DataType>().ok()?);
     }
+    // Of these any types will do, as long as they match. A NULL has none.
+    let construct = match name {
+        "coalesce" => Some("COALESCE"),
+        "greatest" => Some("GREATEST"),
+        "least" => Some("LEAST"),
+        _ => None,
+    };
+    if let Some(construct) = construct {
+        let typed = types.iter().filter(|ty| !ty.is_null()).map(natural_type);
+        if let Err(error) = matched(construct, &typed.collect::<Vec<_>>()) {
+            return Some(error);
+        }
+    }
+    let types: Vec<SqlType> = types.iter().map(natural_type).collect();
     Some(undefined_function_call(name, &types))
 }
 

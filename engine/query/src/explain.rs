@@ -4,12 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, scalar_subquery::ScalarSubqueryExec};
 
-use crate::vector::{KnnExec, LateralExec};
+use crate::{
+    planner::OnceExec,
+    vector::{KnnExec, LateralExec},
+};
 
 /// The lines of `QUERY PLAN`.
 pub fn explain_lines(plan: &Arc<dyn ExecutionPlan>, with_metrics: bool) -> Vec<String> {
     let mut lines = Vec::new();
     walk(plan, 0, with_metrics, &mut lines);
+    walk_with_queries(plan, 0, with_metrics, &mut lines);
     lines
 }
 
@@ -18,6 +22,7 @@ pub fn explain_write(head: Vec<String>, plan: Option<&Arc<dyn ExecutionPlan>>) -
     let mut lines = head;
     if let Some(plan) = plan {
         walk(plan, 1, false, &mut lines);
+        walk_with_queries(plan, 1, false, &mut lines);
     }
     lines
 }
@@ -80,6 +85,32 @@ fn walk(plan: &Arc<dyn ExecutionPlan>, depth: usize, with_metrics: bool, lines: 
     for child in plan.children() {
         walk(child, depth + 1, with_metrics, lines);
     }
+}
+
+/// WITH queries that are evaluated once stand below the plan that reads them, under their names.
+fn walk_with_queries(
+    plan: &Arc<dyn ExecutionPlan>,
+    depth: usize,
+    with_metrics: bool,
+    lines: &mut Vec<String>,
+) {
+    let mut found = Vec::new();
+    with_queries(plan, &mut found);
+    for query in found {
+        lines.push(format!("{}CTE {}", " ".repeat(6 * depth + 2), query.query_name()));
+        walk(query.evaluated(), depth + 1, with_metrics, lines);
+    }
+}
+
+/// Each once, those that it reads itself after it.
+fn with_queries<'a>(plan: &'a Arc<dyn ExecutionPlan>, found: &mut Vec<&'a OnceExec>) {
+    if let Some(once) = plan.downcast_ref::<OnceExec>()
+        && found.iter().all(|other| other.number() != once.number())
+    {
+        found.push(once);
+        with_queries(once.evaluated(), found);
+    }
+    plan.children().into_iter().for_each(|child| with_queries(child, found));
 }
 
 /// A line with `[...]` in the place of each long list of numbers: a query vector has thousands.

@@ -83,14 +83,32 @@ impl Zone {
             let near = (-1e3..1e3).contains(&hours);
             return if near { hours_east((hours * 3600.0) as i64) } else { None };
         }
-        if let Some(tz) = TZ_VARIANTS.iter().find(|tz| tz.name().eq_ignore_ascii_case(text)) {
-            let zone = if is_utc(*tz) { Self::UTC } else { Self(Rules::Named(*tz)) };
-            return Some((zone, tz.name().to_owned()));
+        if let Some(tz) = iana(text) {
+            return Some((Self::of(tz), tz.name().to_owned()));
         }
         Some((Self::fixed(posix_seconds(text)?)?, text.to_ascii_uppercase()))
     }
 
-    fn fixed(east: i64) -> Option<Self> {
+    /// What a value, AT TIME ZONE and `date_trunc` name: an abbreviation, which is one offset all year round, a name
+    /// of the IANA's, or an offset to the west as POSIX writes it, also a bare number (`DecodeTimezoneName` of
+    /// PostgreSQL). `None` for what is no zone.
+    pub fn named(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if let Some(east) = abbreviated(&text.to_ascii_lowercase()) {
+            return Self::fixed(east.into());
+        }
+        match iana(text) {
+            Some(tz) => Some(Self::of(tz)),
+            None => Self::fixed(posix_seconds(text)?),
+        }
+    }
+
+    fn of(tz: Tz) -> Self {
+        if is_utc(tz) { Self::UTC } else { Self(Rules::Named(tz)) }
+    }
+
+    /// Of so many seconds to the east of Greenwich.
+    pub(crate) fn fixed(east: i64) -> Option<Self> {
         match i32::try_from(east).ok()? {
             0 => Some(Self::UTC),
             east => Some(Self(Rules::Fixed(east))),
@@ -168,6 +186,45 @@ impl Zone {
 
 const fn is_infinite(micros: i64) -> bool {
     matches!(micros, i64::MAX | i64::MIN)
+}
+
+/// A zone's name in any case.
+fn iana(name: &str) -> Option<Tz> {
+    let in_any_case = || TZ_VARIANTS.iter().copied().find(|tz| tz.name().eq_ignore_ascii_case(name));
+    name.parse().ok().or_else(in_any_case)
+}
+
+/// Seconds to the east of Greenwich that an abbreviation in lower case stands for, whatever the season: the best known
+/// ones of PostgreSQL's `timezonesets/Default`, but for those that several zones lay claim to.
+pub(crate) fn abbreviated(word: &str) -> Option<i32> {
+    const MINUTE: i32 = 60;
+    const HOUR: i32 = 60 * MINUTE;
+    Some(match word {
+        "gmt" | "uct" | "ut" | "utc" | "wet" | "z" | "zulu" => 0,
+        "bst" | "cet" | "met" => HOUR,
+        "cest" | "eet" | "mest" => 2 * HOUR,
+        "eest" | "msk" => 3 * HOUR,
+        "pkt" => 5 * HOUR,
+        "awst" | "hkt" => 8 * HOUR,
+        "jst" | "kst" => 9 * HOUR,
+        "acst" => 9 * HOUR + 30 * MINUTE,
+        "aest" => 10 * HOUR,
+        "acdt" => 10 * HOUR + 30 * MINUTE,
+        "aedt" => 11 * HOUR,
+        "nzst" => 12 * HOUR,
+        "nzdt" => 13 * HOUR,
+        "ndt" => -(2 * HOUR + 30 * MINUTE),
+        "adt" => -3 * HOUR,
+        "nst" => -(3 * HOUR + 30 * MINUTE),
+        "ast" | "edt" => -4 * HOUR,
+        "cdt" | "est" => -5 * HOUR,
+        "cst" | "mdt" => -6 * HOUR,
+        "mst" | "pdt" => -7 * HOUR,
+        "akdt" | "pst" => -8 * HOUR,
+        "akst" => -9 * HOUR,
+        "hst" => -10 * HOUR,
+        _ => return None,
+    })
 }
 
 /// The names under which UTC goes.
@@ -311,6 +368,32 @@ mod tests {
             "UTC+",
         ] {
             assert!(Zone::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn zones_that_statements_name_are_abbreviations_too() {
+        for (text, hours) in [
+            ("CET", 1.0),
+            ("cest", 2.0),
+            ("Z", 0.0),
+            ("PST", -8.0),
+            ("NST", -3.5),
+            ("EST5EDT", -4.0),
+            ("europe/BERLIN", 2.0),
+            ("America/Port_of_Spain", -4.0),
+            ("Etc/GMT+8", -8.0),
+            ("+02", -2.0),
+            ("-3:30", 3.5),
+            ("5", -5.0),
+            ("UTC+3", -3.0),
+            ("<+0530>-5:30", 5.5),
+        ] {
+            let zone = Zone::named(text).unwrap_or_else(|| panic!("{text} is a zone"));
+            assert_eq!(zone.offset(at(2024, 7, 1, 0)), (hours * 3600.0) as i64, "{text}");
+        }
+        for text in ["", "Mars/Base", "1.5", "interval '1 hour'", "+0530"] {
+            assert!(Zone::named(text).is_none(), "{text}");
         }
     }
 

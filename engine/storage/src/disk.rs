@@ -261,7 +261,7 @@ impl Disk {
             source
                 .read_exact_at(&mut piece[..bytes], offset)
                 .map_err(|error| io_error("read", from, &error))?;
-            target.write_all(&piece[..bytes]).map_err(|error| io_error("write", to, &error))?;
+            target.put(&piece[..bytes]).map_err(|error| io_error("write", to, &error))?;
             offset += bytes as u64;
         }
         target.finish()?;
@@ -278,7 +278,7 @@ impl Disk {
     ) -> Result<File, StoreError> {
         let mut file = self.stream(what, path)?;
         let written = file
-            .write_all(bytes)
+            .put(bytes)
             .map_err(|error| io_error("write", path, &error))
             .and_then(|()| file.finish_open());
         if written.is_err() {
@@ -287,11 +287,10 @@ impl Disk {
         written.map(|(file, _)| file)
     }
 
-    /// A new file to stream into, through a buffer of 1 MiB.
+    /// A new file to stream into: in pieces ([`NewFile::put`]), or through a buffer of 1 MiB.
     pub(crate) fn stream(&self, what: &'static str, path: &Path) -> Result<NewFile, StoreError> {
         let file = self.create(what, path)?;
-        let buffer = Vec::with_capacity(BUFFER_BYTES);
-        Ok(NewFile { disk: self.clone(), what, file, path: path.to_owned(), length: 0, buffer })
+        Ok(NewFile { disk: self.clone(), what, file, path: path.to_owned(), length: 0, buffer: Vec::new() })
     }
 
     /// Removes a half-made file. Its failure is logged only: the error that led here matters more, and what stays
@@ -323,6 +322,12 @@ pub(crate) struct NewFile {
 }
 
 impl NewFile {
+    /// Writes a piece as it is, without another copy.
+    pub(crate) fn put(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.flush()?;
+        self.append(piece)
+    }
+
     /// Flushes, syncs, and gives the file's length.
     pub(crate) fn finish(self) -> Result<u64, StoreError> {
         self.finish_open().map(|(_, length)| length)
@@ -360,6 +365,8 @@ impl Write for NewFile {
         if bytes.len() >= BUFFER_BYTES {
             self.append(bytes)?;
         } else {
+            // Once for all: whoever writes pieces needs none.
+            self.buffer.reserve_exact(BUFFER_BYTES - self.buffer.len());
             self.buffer.extend_from_slice(bytes);
         }
         Ok(bytes.len())

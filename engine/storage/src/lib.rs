@@ -95,7 +95,7 @@ pub use checkpoint::{
     BlobBuilder, CheckpointReport, CompactionLimits, CompactionReport, Freely, MergeInput, NoBlobs, Pace,
     Phase, Rewrite,
 };
-pub use chunk::{Chunk, ChunkRef, ColumnCache, Deletions, FairCache, Live, Near};
+pub use chunk::{Chunk, ChunkRef, ColumnCache, Counted, Deletions, FairCache, Live, Near};
 pub use disk::{Fault, FaultInjector};
 pub use error::StoreError;
 pub use feed::{Change, ChangeReader, Commit, LogFileInfo, LogHold, closed_log_files, closed_manifest};
@@ -107,6 +107,7 @@ pub use random::{Random, SystemRandom};
 pub use repair::{Loss, RepairOptions, RepairPlan, RepairRefused};
 pub use rotation::{FileRotation, KeyUse, RekeyStep};
 pub use row_bytes::batch_bytes;
+pub use segment::{Run, RunSpace};
 pub use sepal_types::Clock;
 pub use snapshot::{Located, Snapshot, TableVersion};
 pub use spill::{SpillError, SpillFile, SpillFiles, SpillSink, SpillSpace};

@@ -28,7 +28,6 @@ const SPARE_BYTES: usize = PIECE_BYTES + PIECE_BYTES / 4;
 
 /// Bytes from the front of a buffer. Behind them lies what was there before: zeroing it each time costs as much as a fast
 /// cipher.
-#[derive(Default)]
 struct Piece {
     bytes: Vec<u8>,
     filled: usize,

@@ -37,6 +37,8 @@ pub struct LogPiece {
     pub bytes: u64,
     /// The last commit before it.
     pub base_lsn: Lsn,
+    /// How long the file before it was when this one was begun.
+    pub previous_bytes: u64,
     pub finished: bool,
 }
 
@@ -108,6 +110,7 @@ impl LogPiece {
             path: root.join("wal").join(format!("{:016x}.wal", info.number)),
             bytes: info.bytes,
             base_lsn: info.base_lsn,
+            previous_bytes: info.previous_bytes,
             finished: info.finished,
         }
     }

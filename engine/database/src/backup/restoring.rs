@@ -10,10 +10,10 @@ use std::{
 };
 
 use sepal_control::{ControlError, ControlOptions, Tenant, Wrappers};
-use sepal_storage::{AsOf, ColumnCache, StoreOptions, TenantStore};
+use sepal_storage::{AsOf, ColumnCache, LogFileInfo, StoreOptions, TenantStore, closed_log_files};
 use sepal_types::{Error, LogEnd, Lsn, Result, SqlState, TenantId};
 
-use super::{Difference, TableFacts, facts::label};
+use super::{Difference, LogPiece, TableFacts, facts::label};
 use crate::{Control, Key, delivery::objects::Objects, directory_lock::DirectoryLock, tenant::directory};
 
 /// Decoded columns of the tenant that is being looked at.
@@ -135,6 +135,24 @@ impl Restoring {
             None => Ok(report.entries),
             Some(wrong) => Err(Error::new(SqlState::DataCorrupted, format!("the audit trail: {wrong}"))),
         }
+    }
+
+    /// Removes what no replay could go on with: log files from the first on that follows one whose end is missing. Whether
+    /// there were any.
+    pub fn cut_log_at_gap(&self, tenant: TenantId) -> Result<bool> {
+        let root = directory(&self.data, tenant);
+        let files = closed_log_files(&root)?;
+        let is_gap = |pair: &[LogFileInfo]| {
+            pair[0].number + 1 == pair[1].number && pair[0].bytes < pair[1].previous_bytes
+        };
+        let Some(last) = files.windows(2).position(is_gap) else { return Ok(false) };
+        for info in files[last + 1..].iter().rev() {
+            let path = LogPiece::new(&root, info).path;
+            fs::remove_file(&path).map_err(|problem| {
+                Error::new(SqlState::IoError, format!("cannot remove {}: {problem}", path.display()))
+            })?;
+        }
+        Ok(true)
     }
 
     /// Replays the tenant's log.

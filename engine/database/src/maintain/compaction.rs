@@ -138,6 +138,7 @@ fn note(tenant: &OpenTenant, report: &CompactionReport) {
     tracing::debug!(tenant = %tenant.id, ?report, "compaction");
     tenant.background.count_compaction(report);
     tenant.count_files();
+    tenant.close_gone_indexes();
     if report.segments_written > 0 {
         tenant.missing.notify_one();
     }

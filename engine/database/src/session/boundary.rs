@@ -200,7 +200,7 @@ impl Session {
         }
         let definitions = changes_definitions(&ops);
         let Open { base, locks, charge, replaced, builds, after, .. } = open;
-        let tenant = Arc::clone(&self.tenant);
+        let (tenant, replaced) = (Arc::clone(&self.tenant), replaced.into_statements());
         let settled = move |committed: &std::result::Result<Snapshot, StoreError>| {
             if let Ok(snapshot) = committed {
                 // Before the locks go: whoever waited for one looks for what became of its rows, and at definitions.

@@ -205,7 +205,7 @@ impl Session {
     async fn lock_rows(&mut self, claim: Claim, rows: RoaringTreemap) -> Result<Option<RoaringTreemap>> {
         let rows = match &self.open {
             Some(open) if claim.write && claim.mode == RowMode::Update => {
-                open.with_replaced(claim.table, rows)
+                open.replaced.with_origins(claim.table, rows)
             }
             _ => rows,
         };

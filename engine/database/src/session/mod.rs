@@ -27,6 +27,7 @@ mod past;
 mod prepare;
 mod prepared;
 mod references;
+mod replaced;
 mod rewriting;
 mod rows;
 mod seen;

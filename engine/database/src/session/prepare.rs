@@ -174,11 +174,9 @@ impl Session {
         if !stale {
             return Ok(plan);
         }
-        let located = |error| locate(error, &prepared.statement);
-        let mut planned = self.plan(&prepared.statement, &prepared.declared).map_err(located)?;
-        if let Some(told) = prepared.told_types(&planned.parameters) {
-            planned = self.plan(&prepared.statement, &told).map_err(located)?;
-        }
+        let planned = self
+            .plan_as_told(prepared, |session, declared| session.plan(&prepared.statement, declared))
+            .map_err(|error| locate(error, &prepared.statement))?;
         let same = described(planned.columns.as_deref()) == described(prepared.columns.as_deref());
         if prepared.told && !same {
             return Err(Error::unsupported("cached plan must not change result type")
@@ -189,6 +187,19 @@ impl Session {
             *prepared.plan.write() = Arc::clone(&plan);
         }
         Ok(plan)
+    }
+
+    /// Plans what was prepared before: with the types of parameters that were told then, where others are found now.
+    fn plan_as_told(
+        &mut self,
+        prepared: &Prepared,
+        plan: impl Fn(&mut Self, &[u32]) -> Result<Planned>,
+    ) -> Result<Planned> {
+        let planned = plan(self, &prepared.declared)?;
+        match prepared.told_types(&planned.parameters) {
+            Some(told) => plan(self, &told),
+            None => Ok(planned),
+        }
     }
 
     /// Errors: 25P02 in a failed transaction, 72000 where that is why, unless the statement ends it.
@@ -435,11 +446,7 @@ impl Session {
         let target = self.explained_target(execute)?;
         match target.statement.kind.ast() {
             Some(statement) => {
-                let planned = self.plan_explained(statement, &target.declared)?;
-                match target.told_types(&planned.parameters) {
-                    Some(told) => self.plan_explained(statement, &told),
-                    None => Ok(planned),
-                }
+                self.plan_as_told(&target, |session, declared| session.plan_explained(statement, declared))
             }
             None => Err(Error::bug("EXPLAIN EXECUTE of something that is not SQL")),
         }

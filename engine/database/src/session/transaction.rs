@@ -9,15 +9,15 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use roaring::RoaringTreemap;
 use sepal_storage::{Op, Snapshot, StoreError};
-use sepal_types::{ColumnId, Error, Result, RowId, SqlState, TableId};
+use sepal_types::{ColumnId, Error, Result, SqlState, TableId};
 use tokio::time::Instant;
 
 use super::{
     delivery::AfterCommit,
     index_builds::Build,
     references::{ConstraintModes, Deferred},
+    replaced::Replaced,
     sequences::OwnSequences,
 };
 use crate::{
@@ -85,7 +85,7 @@ pub struct Open {
     pub too_old: bool,
     pub ops: Vec<Op>,
     /// Which rows took the places of which, in `ops`.
-    pub replaced: Vec<(TableId, Vec<(RowId, RowId)>)>,
+    pub replaced: Replaced,
     /// What `ops` hold of the tenant's memory for writes.
     pub charge: Charge,
     /// Vector indexes to build after the commit.
@@ -126,7 +126,7 @@ impl Open {
             taken: Instant::now(),
             too_old: false,
             ops: Vec::new(),
-            replaced: Vec::new(),
+            replaced: Replaced::default(),
             charge,
             builds: Vec::new(),
             after: AfterCommit::default(),
@@ -198,22 +198,6 @@ impl Open {
         Ok(())
     }
 
-    /// Rows, and those whose places they took in this transaction: others see these still, and may rely on their keys.
-    pub fn with_replaced(&self, table: TableId, mut rows: RoaringTreemap) -> RoaringTreemap {
-        let own = || self.replaced.iter().filter(|(of, _)| *of == table);
-        // Ids are given out in ascending order: most often all rows are older than the first that took a place.
-        let first = own().flat_map(|(_, pairs)| pairs).map(|(_, new)| new.0).next();
-        if first.is_none_or(|first| rows.max().is_none_or(|last| last < first)) {
-            return rows;
-        }
-        for (_, pairs) in own().rev() {
-            let old: Vec<u64> =
-                pairs.iter().filter(|(_, new)| rows.contains(new.0)).map(|(old, _)| old.0).collect();
-            rows.extend(old);
-        }
-        rows
-    }
-
     /// Names the definitions that the transaction has made; 0: it has changed none.
     pub fn edition(&self) -> u64 {
         self.edition
@@ -241,7 +225,7 @@ impl Open {
             self.ops.clear();
             self.unseen = 0;
             self.edition = 0;
-            self.replaced.clear();
+            self.replaced = Replaced::default();
             self.deferred.clear();
         }
         if self.ops.is_empty() {
@@ -351,7 +335,7 @@ impl Open {
             queried: self.queried,
             read_only: self.read_only,
             ops: self.ops.len(),
-            replaced: self.replaced.len(),
+            replaced: self.replaced.mark(),
             builds: self.builds.len(),
             holds: self.after.holds(),
             locks: self.locks.savepoint(),

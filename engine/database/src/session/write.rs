@@ -166,7 +166,7 @@ impl Session {
     pub(super) fn follow_replaced(&mut self, table: TableId, replaced: Vec<(RowId, RowId)>) {
         if let (Some(open), false) = (&mut self.open, replaced.is_empty()) {
             open.locks.follow(table, &replaced);
-            open.replaced.push((table, replaced));
+            open.replaced.push(table, replaced);
         }
     }
 

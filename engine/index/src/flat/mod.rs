@@ -11,8 +11,8 @@ use sepal_types::Metric;
 
 use crate::{Bits, BuildParams, IndexError, Neighbor, SearchParams, VectorIndex, Vectors, Work, check};
 
+pub(crate) use search::{BLOCK_ROWS, finish, scan_positions, until};
 pub use search::{Stopped, search_exact, search_exact_until};
-pub(crate) use search::{finish, scan_positions};
 
 /// `USING flat`.
 #[derive(Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::{Bits, Neighbor, Vectors};
 const AHEAD: usize = 4;
 
 /// Rows between two looks at whether to give up: a millisecond or two at 768 dimensions.
-pub(super) const BLOCK_ROWS: usize = 4_096;
+pub(crate) const BLOCK_ROWS: usize = 4_096;
 
 /// Whether nobody waits for the search any more.
 pub type Stopped<'a> = dyn Fn() -> bool + 'a;
@@ -59,17 +59,24 @@ pub fn search_exact_until<'v>(
     match allowed {
         Some(allowed) => {
             let positions = allowed.iter().take_while(|position| *position < rows);
-            let mut seen = 0_usize;
-            let goes_on = |_: &usize| {
-                let looks = seen.is_multiple_of(BLOCK_ROWS);
-                seen += 1;
-                !looks || !stopped()
-            };
-            scan_positions(&scorer, dim, vectors, positions.take_while(goes_on), &mut top);
+            scan_positions(&scorer, dim, vectors, until(stopped, positions), &mut top);
         }
         None => scan_all(&scorer, dim, vectors, stopped, &mut top),
     }
     finish(&scorer, top)
+}
+
+/// The positions up to where it is `stopped`, which is asked every [`BLOCK_ROWS`].
+pub(crate) fn until(
+    stopped: &Stopped<'_>,
+    positions: impl Iterator<Item = usize>,
+) -> impl Iterator<Item = usize> {
+    let mut seen = 0_usize;
+    positions.take_while(move |_| {
+        let looks = seen.is_multiple_of(BLOCK_ROWS);
+        seen += 1;
+        !looks || !stopped()
+    })
 }
 
 /// Offers every row, in order: the hardware reads ahead by itself.

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::links::Layers;
 use super::reach::Effort;
-use super::scratch::{Candidate, Scratch, Visited};
+use super::scratch::{Candidate, Scratch, Visited, limit};
 use super::space::Space;
 
 /// A query on its way through a graph.
@@ -210,15 +210,6 @@ impl<S: Space> Walk<'_, S> {
             self.space.prefetch(*node);
         }
         self.space.score(self.query, fresh, scores);
-    }
-}
-
-/// Only what is nearer than this can still be among the nearest `ef`.
-#[inline(always)]
-pub(super) fn limit(best: &[Candidate], ef: usize) -> f32 {
-    match best.last() {
-        Some(worst) if best.len() >= ef => worst.score(),
-        _ => f32::INFINITY,
     }
 }
 

@@ -13,8 +13,7 @@
 
 use sepal_types::Metric;
 
-use super::beam;
-use super::scratch::Candidate;
+use super::scratch::{Candidate, limit};
 use crate::distance::norm;
 
 /// The nearest so many so far say how near is near. As many neighbours as searches usually ask for.
@@ -110,7 +109,7 @@ impl Effort {
     /// case are nearer, and the tenth nearest only ever comes nearer.
     #[inline(always)]
     pub(super) fn limit(&self, best: &[Candidate]) -> f32 {
-        let full = beam::limit(best, self.most);
+        let full = limit(best, self.most);
         let (Some((reach, scale)), Some(tenth)) = (self.reach, best.get(REFERENCE - 1)) else { return full };
         let Some(last) = best.get(self.keeps.saturating_sub(1)) else { return full };
         full.min(scale.limit(tenth.score(), reach).max(last.score()).next_up())

@@ -49,6 +49,15 @@ impl Candidate {
     }
 }
 
+/// Only what is nearer than this can still be among the nearest `ef`, of which `best` has those so far.
+#[inline(always)]
+pub(super) fn limit(best: &[Candidate], ef: usize) -> f32 {
+    match best.last() {
+        Some(worst) if best.len() >= ef => worst.score(),
+        _ => f32::INFINITY,
+    }
+}
+
 /// What one walk writes to. One walk at a time.
 pub(super) struct Scratch {
     pub(super) visited: Visited,

@@ -3,8 +3,9 @@
 use sepal_types::BitMetric;
 
 use crate::distance::{hamming, jaccard};
+use crate::flat::{BLOCK_ROWS, until};
 use crate::neighbor::TopK;
-use crate::{Bits, Neighbor};
+use crate::{Bits, Neighbor, Stopped};
 
 /// Bit strings of one length, row-major, each filled up to whole bytes with zeros.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,8 @@ impl<'a> BitRows<'a> {
 
 /// The `k` nearest of the allowed rows, ascending by distance, then by position.
 ///
-/// `allowed` has a bit for each row, and the caller has cleared NULL rows in it.
+/// `allowed` has a bit for each row, and the caller has cleared NULL rows in it. `stopped` is asked every some thousand
+/// rows; once it says so, these are the nearest of those compared, which nobody should take for the answer.
 ///
 /// # Panics
 /// When `query` has not the rows' width: SQL has compared lengths before.
@@ -44,11 +46,12 @@ pub fn search_bits(
     query: &[u8],
     k: usize,
     allowed: Option<&Bits>,
+    stopped: &Stopped<'_>,
 ) -> Vec<Neighbor> {
     assert_eq!(query.len(), rows.width, "a query of another length than the rows");
     match metric {
-        BitMetric::Hamming => nearest(rows, k, allowed, |row| hamming(query, row)),
-        BitMetric::Jaccard => nearest(rows, k, allowed, |row| jaccard(query, row)),
+        BitMetric::Hamming => nearest(rows, k, allowed, stopped, |row| hamming(query, row)),
+        BitMetric::Jaccard => nearest(rows, k, allowed, stopped, |row| jaccard(query, row)),
     }
 }
 
@@ -56,6 +59,7 @@ fn nearest(
     rows: BitRows,
     k: usize,
     allowed: Option<&Bits>,
+    stopped: &Stopped<'_>,
     distance: impl Fn(&[u8]) -> f64,
 ) -> Vec<Neighbor> {
     if k == 0 {
@@ -68,10 +72,16 @@ fn nearest(
     match allowed {
         Some(allowed) => {
             let positions = allowed.iter().take_while(|position| *position < rows.len());
-            positions.for_each(|position| offer(position, rows.row(position)));
+            until(stopped, positions).for_each(|position| offer(position, rows.row(position)));
         }
         None => {
-            rows.bytes.chunks_exact(rows.width).enumerate().for_each(|(position, row)| offer(position, row))
+            for (first, block) in (0..).step_by(BLOCK_ROWS).zip(rows.bytes.chunks(BLOCK_ROWS * rows.width)) {
+                if stopped() {
+                    break;
+                }
+                let rows = block.chunks_exact(rows.width);
+                (first..).zip(rows).for_each(|(position, row)| offer(position, row));
+            }
         }
     }
     top.into_sorted()

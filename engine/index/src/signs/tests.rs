@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use sepal_types::{BitMetric, Metric, VectorIndexOptions};
 
 use super::{BitRows, Signs, append_signs, search_bits};
-use crate::{Bits, BuildParams, IndexError, SearchParams, Vectors, build, open, verify};
+use crate::{Bits, BuildParams, IndexError, SearchParams, Vectors, build, flat::BLOCK_ROWS, open, verify};
 
 fn params<'a>(vectors: &'a [f32], dim: usize, valid: Option<&'a Bits>) -> BuildParams<'a> {
     BuildParams {
@@ -94,6 +94,23 @@ fn by_vectors_it_finds_what_there_is() {
     assert_eq!(found.iter().map(|found| found.position).collect::<Vec<_>>(), [3, 2]);
 }
 
+#[test]
+fn a_scan_that_nobody_waits_for_ends_soon() {
+    let count = 10 * BLOCK_ROWS;
+    // Those of each block are nearer than those before: the nearest tells how far the scan came.
+    let bytes: Vec<u8> = (0..count).flat_map(|row| (u16::MAX >> (row / BLOCK_ROWS)).to_be_bytes()).collect();
+    let rows = BitRows { bytes: &bytes, width: 2 };
+    for allowed in [None, Some(&Bits::full(count))] {
+        for looks in [0_usize, 1, 3, 10] {
+            let left = std::cell::Cell::new(looks);
+            let stopped = || left.replace(left.get().saturating_sub(1)) == 0;
+            let found = search_bits(BitMetric::Hamming, rows, &[0, 0], 1, allowed, &stopped);
+            let last = found.first().map(|neighbor| neighbor.position as usize + BLOCK_ROWS);
+            assert_eq!(last.unwrap_or(0), looks * BLOCK_ROWS);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn finds_what_a_sort_finds(
@@ -126,7 +143,7 @@ proptest! {
                 .collect();
             expected.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             expected.truncate(k);
-            let found = search_bits(metric, rows, &query, k, allowed);
+            let found = search_bits(metric, rows, &query, k, allowed, &|| false);
             let found: Vec<_> = found.iter().map(|found| (found.distance, found.position)).collect();
             prop_assert_eq!(found, expected);
         }

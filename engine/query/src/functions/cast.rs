@@ -204,7 +204,7 @@ fn same_enum(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<Arr
     }
 }
 
-/// As Arrow does it, but for what depends on the session's zone.
+/// As Arrow does it, but for times: what they become may depend on the session's zone, and they may be infinite.
 fn plainly(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<ArrayRef> {
     if let Some(moved) = across(array, target)? {
         return Ok(moved);

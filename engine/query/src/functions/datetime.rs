@@ -1,7 +1,7 @@
 //! Arithmetic over dates, times and intervals where DataFusion's differs from Postgres', or is missing.
 //!
-//! The planner writes these calls for the operators (`planner/typing.rs`). `timestamp ± interval` stays
-//! DataFusion's. Infinite dates and timestamps are refused rather than computed with.
+//! The planner writes these calls for the operators (`planner/typing.rs`). `timestamp ± interval` is `zoned`'s.
+//! Infinite dates and timestamps are refused rather than computed with.
 
 use std::sync::Arc;
 

@@ -113,7 +113,9 @@ impl Values {
 impl Accumulator for Values {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let doubles = cast(&values[0], &DataType::Float64)?;
-        self.values.extend(doubles.as_primitive::<Float64Type>().iter().flatten());
+        // The NaN that a processor makes has a sign, and would be the least of all.
+        let one_nan = |value: f64| if value.is_nan() { f64::NAN } else { value };
+        self.values.extend(doubles.as_primitive::<Float64Type>().iter().flatten().map(one_nan));
         Ok(())
     }
 
@@ -163,5 +165,13 @@ mod tests {
         assert_eq!(of(&[4.0, 1.0], 0.25, true), Some(3.25));
         assert_eq!((of(&[7.0], 0.5, false), of(&[], 0.5, false)), (Some(7.0), None));
         assert_eq!((of(&[1.0, 3.0], 0.0, false), of(&[1.0, 3.0], 1.0, false)), (Some(1.0), Some(3.0)));
+    }
+
+    #[test]
+    fn nan_is_the_greatest_whatever_its_sign() {
+        let mut values = Values { fraction: Some(0.0), descending: false, values: Vec::new() };
+        let given: ArrayRef = Arc::new(Float64Array::from(vec![-f64::NAN, 2.0, f64::NEG_INFINITY]));
+        values.update_batch(&[given]).expect("floats");
+        assert_eq!(values.percentile(), Some(f64::NEG_INFINITY));
     }
 }

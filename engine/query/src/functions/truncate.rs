@@ -1,14 +1,18 @@
-//! `date_trunc(unit, value)` as Postgres has it (`timestamp_trunc`, `interval_trunc`): of a date it is a `timestamptz`.
+//! `date_trunc(unit, value [, zone])` as Postgres has it (`timestamp_trunc`, `timestamptz_trunc_zone`,
+//! `interval_trunc`): of a date it is a `timestamptz`.
 
 use std::sync::Arc;
 
 use datafusion::{arrow::datatypes::IntervalMonthDayNano, logical_expr::ScalarUDF};
 use sepal_types::{Error, SqlState, civil_from_days, days_from_civil};
 
-use super::overloads::{
-    Answer, Given,
-    Kind::{Interval, Text, Timestamp, Timestamptz},
-    Overload, functions as declared,
+use super::{
+    overloads::{
+        Answer, Given,
+        Kind::{Interval, Text, Timestamp, Timestamptz},
+        Overload, functions as declared, text,
+    },
+    zones::named,
 };
 use crate::zone::Zone;
 
@@ -26,6 +30,9 @@ const FUNCTIONS: &[(&str, &[Overload])] = &[(
             truncated(given, "timestamp without time zone", Zone::UTC)
         }),
         Overload::new(&[Text, Interval], Interval, |given, _| truncated(given, "interval", Zone::UTC)),
+        Overload::new(&[Text, Timestamptz, Text], Timestamptz, |given, _| {
+            truncated(given, "timestamp with time zone", named(text(given, 2))?)
+        }),
     ],
 )];
 

@@ -1,9 +1,9 @@
 //! What depends on the session's time zone: values with a zone made of such without one and the other way round, and
 //! calls that are made within a zone.
 //!
-//! `planner/zoned.rs` puts [`within`] around the calls of a plan for a session that is not in UTC, and writes
-//! [`plus_interval`]; `cast` and others ask [`across`]. In UTC a value has the same number with and without a zone, and
-//! nothing of this is used.
+//! `planner/zoned.rs` puts [`within`] around the calls of a plan for a session that is not in UTC; `planner/typing.rs`
+//! writes [`plus_interval`] for an operator; `cast` and others ask [`across`]. In UTC a value has the same number with
+//! and without a zone.
 
 use std::sync::Arc;
 
@@ -98,16 +98,19 @@ impl ScalarUDFImpl for Within {
     }
 }
 
-/// `timestamptz ± interval`: months and days are the zone's, the rest is elapsed time (`timestamptz_pl_interval`).
+/// `timestamptz ± interval`: months and days are the zone's, the rest is elapsed time (`timestamptz_pl_interval`); and
+/// the same of a date and a `timestamp`, which have no zone. Arrow has no infinities.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct PlusInterval {
     minus: bool,
-    zone: Zone,
+    /// Of a `timestamptz`.
+    zone: Option<Zone>,
     signature: Signature,
 }
 
-/// The call for `instant + interval`, or `instant - interval`, in a zone. Its result has the type of a `timestamptz`.
-pub fn plus_interval(instant: Expr, interval: Expr, minus: bool, zone: Zone) -> Expr {
+/// The call for `instant + interval`, or `instant - interval`: of a `timestamptz` in a zone, which is one again, or of
+/// a date or a `timestamp` without one, which is a `timestamp`.
+pub fn plus_interval(instant: Expr, interval: Expr, minus: bool, zone: Option<Zone>) -> Expr {
     let signature = Signature::any(2, Volatility::Immutable);
     let function = ScalarUDF::from(PlusInterval { minus, zone, signature });
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![instant, interval]))
@@ -115,7 +118,12 @@ pub fn plus_interval(instant: Expr, interval: Expr, minus: bool, zone: Zone) -> 
 
 impl ScalarUDFImpl for PlusInterval {
     fn name(&self) -> &'static str {
-        if self.minus { "sepal_timestamptz_minus_interval" } else { "sepal_timestamptz_plus_interval" }
+        match (self.zone, self.minus) {
+            (Some(_), true) => "sepal_timestamptz_minus_interval",
+            (Some(_), false) => "sepal_timestamptz_plus_interval",
+            (None, true) => "sepal_timestamp_minus_interval",
+            (None, false) => "sepal_timestamp_plus_interval",
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -123,22 +131,23 @@ impl ScalarUDFImpl for PlusInterval {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(arrow_type(&SqlType::Timestamptz))
+        Ok(arrow_type(if self.zone.is_some() { &SqlType::Timestamptz } else { &SqlType::Timestamp }))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let [instants, spans] = arrays.as_slice() else {
+        let [given, spans] = arrays.as_slice() else {
             return Err(carry(Error::bug(format!("{} takes two arguments", self.name()))));
         };
-        let instants = micros(instants)?;
+        let zone = self.zone.unwrap_or(Zone::UTC);
+        let instants = instants(given, zone)?;
         let spans = cast(spans, &DataType::Interval(IntervalUnit::MonthDayNano))?;
         let spans = spans.as_primitive::<IntervalMonthDayNanoType>();
         let moved: TimestampMicrosecondArray = try_binary(&instants, spans, |instant: i64, span| {
-            moved(instant, span, self.minus, self.zone)
+            moved(instant, span, self.minus, zone)
                 .ok_or_else(|| ArrowError::ExternalError(Box::new(out_of_range())))
         })?;
-        answer(Arc::new(moved.with_timezone(UTC)), all_constant(&args.args))
+        answer(Arc::new(moved.with_timezone_opt(self.zone.map(|_| UTC))), all_constant(&args.args))
     }
 }
 
@@ -172,24 +181,25 @@ fn day_and_time(micros: i64) -> (i64, i64) {
     (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY))
 }
 
-/// Values with a zone as what the clock of the zone at hand shows, or what it shows as values with one: the casts between
-/// `timestamptz` and `timestamp`, `date` and `time`, also of arrays. `None` for any other cast, and in UTC.
+/// The casts among `timestamptz`, `timestamp`, `date` and `time`, also of arrays: of values with a zone what the clock
+/// of the zone at hand shows, of others when it shows them. An infinity stays one, where Arrow would compute with it.
+/// `None` for any other cast.
 ///
 /// Errors: 22008 for what is no instant.
 pub fn across(array: &ArrayRef, target: &SqlType) -> Result<Option<ArrayRef>> {
     let zone = Zone::current();
-    if zone.is_utc() {
-        return Ok(None);
-    }
     Ok(match (array.data_type(), target) {
-        (DataType::Timestamp(_, Some(_)), SqlType::Date | SqlType::Time | SqlType::Timestamp) => {
-            let shown: TimestampMicrosecondArray = micros(array)?.unary(|instant| zone.clock(instant));
+        (DataType::Timestamp(_, of), SqlType::Date | SqlType::Time) => {
+            let shown = shown(array, if of.is_some() { zone } else { Zone::UTC })?;
             Some(match target {
                 SqlType::Date => Arc::new(shown.unary::<_, Date32Type>(day_of)) as ArrayRef,
-                SqlType::Time => Arc::new(times_of(&shown)) as ArrayRef,
-                _ => Arc::new(shown) as ArrayRef,
+                _ => Arc::new(times_of(&shown)) as ArrayRef,
             })
         }
+        (DataType::Timestamp(_, Some(_)), SqlType::Timestamp) => {
+            Some(Arc::new(shown(array, zone)?) as ArrayRef)
+        }
+        (DataType::Date32, SqlType::Timestamp) => Some(Arc::new(instants(array, Zone::UTC)?) as ArrayRef),
         (DataType::Date32 | DataType::Timestamp(_, None), SqlType::Timestamptz) => {
             Some(Arc::new(instants(array, zone)?.with_timezone(UTC)) as ArrayRef)
         }
@@ -205,6 +215,12 @@ pub fn across(array: &ArrayRef, target: &SqlType) -> Result<Option<ArrayRef>> {
         }
         _ => None,
     })
+}
+
+/// What a zone's clock shows at instants.
+fn shown(array: &ArrayRef, zone: Zone) -> Result<TimestampMicrosecondArray> {
+    let instants = micros(array)?;
+    Ok(if zone.is_utc() { instants } else { instants.unary(|instant| zone.clock(instant)) })
 }
 
 /// The instants at which a zone's clock shows dates, at midnight, or timestamps; those of what has a zone already.
@@ -224,6 +240,9 @@ pub(super) fn instants(array: &ArrayRef, zone: Zone) -> Result<TimestampMicrosec
         })?,
         _ => micros(array)?,
     };
+    if zone.is_utc() {
+        return Ok(shown);
+    }
     shown.try_unary(|shown| zone.instant(shown).ok_or_else(|| carry(out_of_range())))
 }
 
@@ -262,6 +281,8 @@ fn out_of_range() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::arrow::array::Date32Array;
+
     use super::*;
 
     const HOUR: i64 = 3_600_000_000;
@@ -298,7 +319,9 @@ mod tests {
             TimestampMicrosecondArray::from(vec![Some(at(2024, 7, 1, 23)), Some(i64::MAX), None])
                 .with_timezone(UTC),
         );
-        assert!(across(&noon, &SqlType::Date).unwrap().is_none(), "in UTC");
+        let here = across(&noon, &SqlType::Date).unwrap().expect("a date");
+        let here = here.as_primitive::<Date32Type>();
+        assert_eq!((i64::from(here.value(0)), here.value(1)), (days_from_civil(2024, 7, 1), i32::MAX));
         let cast = |target: &SqlType| berlin().within(|| across(&noon, target)).unwrap().expect("it depends");
         let dates = cast(&SqlType::Date);
         let dates = dates.as_primitive::<Date32Type>();
@@ -310,5 +333,25 @@ mod tests {
         assert_eq!(shown.as_primitive::<TimestampMicrosecondType>().value(0), at(2024, 7, 2, 1));
         let back = berlin().within(|| across(&shown, &SqlType::Timestamptz)).unwrap().expect("it depends");
         assert_eq!(&back, &noon);
+        assert!(across(&noon, &SqlType::Timestamptz).unwrap().is_none(), "it is one");
+    }
+
+    #[test]
+    fn infinite_days_have_infinite_midnights() {
+        let days: ArrayRef = Arc::new(Date32Array::from(vec![Some(1), Some(i32::MAX), Some(i32::MIN), None]));
+        for zone in [Zone::UTC, berlin()] {
+            let instants = zone.within(|| across(&days, &SqlType::Timestamptz)).unwrap().expect("instants");
+            let instants = instants.as_primitive::<TimestampMicrosecondType>();
+            assert_eq!(
+                (instants.value(0), instants.is_null(3)),
+                (zone.instant(MICROS_PER_DAY).unwrap(), true)
+            );
+            assert_eq!((instants.value(1), instants.value(2)), (i64::MAX, i64::MIN));
+            let shown = zone.within(|| across(&days, &SqlType::Timestamp)).unwrap().expect("timestamps");
+            let shown = shown.as_primitive::<TimestampMicrosecondType>();
+            assert_eq!((shown.value(0), shown.value(1)), (MICROS_PER_DAY, i64::MAX));
+        }
+        let late: ArrayRef = Arc::new(Date32Array::from(vec![200_000_000]));
+        assert!(across(&late, &SqlType::Timestamp).is_err());
     }
 }

@@ -2,17 +2,18 @@
 //! zone as a `timestamp`, of a `timestamp` the instant at which that clock showed it.
 //!
 //! `sql/rewrite.rs` writes the call. DataFusion's own gives a `timestamptz` back as the same instant, which is then
-//! printed and cut at midnight in UTC. Zones are those of the IANA, as Arrow knows them.
+//! printed and cut at midnight in UTC. A zone is a text or an interval, and may be another one for each row.
 
 use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{
-            Array, ArrayRef, AsArray, StringArray, TimestampMicrosecondArray, new_null_array, timezone::Tz,
-        },
+        array::{ArrayRef, AsArray, TimestampMicrosecondArray},
         compute::cast,
-        datatypes::{DataType, Date32Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType},
+        datatypes::{
+            DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+            TimestampMicrosecondType,
+        },
     },
     common::Result,
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
@@ -25,12 +26,12 @@ use super::{
     constants::{all_constant, answer},
 };
 use crate::{
-    error::{carry, undefined_function_call},
+    error::{arrow, carry, undefined_function_call},
     output::{natural_type, sql_type},
     zone::Zone,
 };
 
-const MICROS_PER_DAY: i64 = 86_400_000_000;
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     let signature = Signature::any(2, Volatility::Immutable);
@@ -63,8 +64,16 @@ const fn result(read: &SqlType) -> SqlType {
     }
 }
 
-fn is_text(data_type: &DataType) -> bool {
-    data_type.is_null() || matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+fn is_zone(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Null
+            | DataType::Utf8
+            | DataType::LargeUtf8
+            | DataType::Utf8View
+            | DataType::Interval(_)
+            | DataType::Duration(_)
+    )
 }
 
 impl ScalarUDFImpl for TimeZone {
@@ -78,7 +87,7 @@ impl ScalarUDFImpl for TimeZone {
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         let read = match arguments {
-            [zone, instant] if is_text(zone) => read_as(instant),
+            [zone, instant] if is_zone(zone) => read_as(instant),
             _ => None,
         };
         read.map(|read| arrow_type(&result(&read))).ok_or_else(|| {
@@ -87,29 +96,32 @@ impl ScalarUDFImpl for TimeZone {
         })
     }
 
+    /// Errors: 22023 for what is no zone, 22008 for what is no instant.
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let ([zone, instant], [_, field]) = (args.args.as_slice(), args.arg_fields.as_slice()) else {
             return Err(carry(Error::bug("timezone takes two arguments")));
         };
         let constant = all_constant(&args.args);
         let rows = if constant { 1 } else { args.number_rows };
-        let zones = cast(&zone.to_array(rows)?, &DataType::Utf8)?;
+        let one_zone = matches!(zone, ColumnarValue::Scalar(_));
+        let zones = zones(&zone.to_array(if one_zone { 1 } else { rows })?).map_err(carry)?;
         let instants = instant.to_array(rows)?;
         let read = read_as(instants.data_type()).unwrap_or(SqlType::Timestamptz);
-        let wanted = args.return_field.data_type();
-        let Some(zone) = only_zone(zones.as_string::<i32>()).map_err(carry)? else {
-            return answer(new_null_array(wanted, rows), constant);
-        };
         let micros = micros(&instants, &sql_type(field), &read)?;
-        let moved = match read {
-            SqlType::Timestamp => instants_of(&micros, &zone)?,
-            _ => clock(&micros, &zone)?,
-        };
-        // Of a row without a zone there is no time.
-        let kept = moved.iter().zip(zones.as_string::<i32>()).map(|(moved, zone)| zone.and(moved));
-        let kept: TimestampMicrosecondArray = kept.collect();
+        let moved = micros.iter().enumerate().map(|(row, micros)| {
+            match (micros, zones.get(if one_zone { 0 } else { row }).copied().flatten()) {
+                (Some(shown), Some(zone)) if read == SqlType::Timestamp => {
+                    let message = "timestamp out of range";
+                    let out_of_range = || carry(Error::new(SqlState::DatetimeFieldOverflow, message));
+                    zone.instant(shown).map(Some).ok_or_else(out_of_range)
+                }
+                (Some(instant), Some(zone)) => Ok(Some(zone.clock(instant))),
+                _ => Ok(None),
+            }
+        });
+        let moved = moved.collect::<Result<TimestampMicrosecondArray>>()?;
         let zone = if result(&read) == SqlType::Timestamptz { Some("UTC") } else { None };
-        answer(Arc::new(kept.with_timezone_opt(zone)), constant)
+        answer(Arc::new(moved.with_timezone_opt(zone)), constant)
     }
 }
 
@@ -119,150 +131,86 @@ fn micros(array: &ArrayRef, source: &SqlType, read: &SqlType) -> Result<Timestam
         DataType::Timestamp(_, zone) => {
             cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?
         }
-        DataType::Date32 if Zone::current().is_utc() => convert(array, source, &SqlType::Timestamp)?,
         _ => convert(array, source, read)?,
     };
     Ok(read.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(None::<Arc<str>>))
 }
 
-/// The zone of all rows that have one.
-///
-/// Errors: 0A000 for several, 22023 for one that does not exist.
-fn only_zone(zones: &StringArray) -> Result<Option<String>, Error> {
-    let mut named = zones.iter().flatten();
-    let Some(first) = named.next() else { return Ok(None) };
-    if named.any(|other| other != first) {
-        return Err(Error::unsupported("AT TIME ZONE takes one zone for all rows"));
-    }
-    known(first).map(Some)
-}
-
-/// How Arrow names a zone. Letters' case does not matter to PostgreSQL; an offset counts to the west of Greenwich, as
-/// POSIX has it.
+/// The zone of each row.
 ///
 /// Errors: 22023.
-fn known(zone: &str) -> Result<String, Error> {
-    let trimmed = zone.trim();
-    let spelled = match trimmed.split_at_checked(1) {
-        Some(("+", offset)) => format!("-{offset}"),
-        Some(("-", offset)) => format!("+{offset}"),
-        _ if ["utc", "gmt", "z", "zulu", "uct"].contains(&trimmed.to_ascii_lowercase().as_str()) => {
-            "UTC".to_owned()
-        }
-        _ => trimmed.to_owned(),
-    };
-    [spelled.clone(), capitalized(&spelled), spelled.to_ascii_uppercase()]
-        .into_iter()
-        .find(|name| name.parse::<Tz>().is_ok())
-        .ok_or_else(|| {
-            let message = format!("time zone \"{zone}\" not recognized");
-            Error::new(SqlState::InvalidParameterValue, message)
-        })
-}
-
-/// `europe/berlin` as `Europe/Berlin`.
-fn capitalized(name: &str) -> String {
-    let mut begins = true;
-    let letter = |letter: char| {
-        let spelled = if begins { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
-        begins = matches!(letter, '/' | '_' | '-');
-        spelled
-    };
-    name.chars().map(letter).collect()
-}
-
-const fn is_infinite(micros: i64) -> bool {
-    matches!(micros, i64::MAX | i64::MIN)
-}
-
-/// With another in the place of what is no time of a calendar.
-fn finite(times: &TimestampMicrosecondArray) -> TimestampMicrosecondArray {
-    times.unary(|micros| if is_infinite(micros) { 0 } else { micros })
-}
-
-/// What the zone's clock shows at instants.
-fn clock(instants: &TimestampMicrosecondArray, zone: &str) -> Result<TimestampMicrosecondArray> {
-    let zoned: ArrayRef = Arc::new(finite(instants).with_timezone(zone));
-    let days = cast(&zoned, &DataType::Date32)?;
-    let times = cast(&zoned, &DataType::Time64(TimeUnit::Microsecond))?;
-    let (days, times) = (days.as_primitive::<Date32Type>(), times.as_primitive::<Time64MicrosecondType>());
-    let shown = instants.iter().zip(days.iter().zip(times)).map(|(instant, shown)| match (instant, shown) {
-        (Some(micros), _) if is_infinite(micros) => Some(micros),
-        (Some(_), (Some(day), Some(time))) => Some(i64::from(day) * MICROS_PER_DAY + time),
-        _ => None,
-    });
-    Ok(shown.collect())
-}
-
-/// The instants at which the zone's clock showed times. One that it showed twice, or left out, is of standard time
-/// (`DetermineTimeZoneOffset`).
-fn instants_of(times: &TimestampMicrosecondArray, zone: &str) -> Result<TimestampMicrosecondArray> {
-    let offsets = |instants: &TimestampMicrosecondArray| -> Result<Vec<Option<i64>>> {
-        let shown = clock(instants, zone)?;
-        Ok(shown.iter().zip(instants).map(|(shown, instant)| shown?.checked_sub(instant?)).collect())
-    };
-    let finite = finite(times);
-    let moved = |by: i64| -> TimestampMicrosecondArray { finite.unary(|micros| micros.saturating_add(by)) };
-    let (before, after) = (offsets(&moved(-MICROS_PER_DAY))?, offsets(&moved(MICROS_PER_DAY))?);
-    let at = |offsets: &[Option<i64>]| -> TimestampMicrosecondArray {
-        finite.iter().zip(offsets).map(|(time, offset)| time?.checked_sub((*offset)?)).collect()
-    };
-    let (early, late) = (at(&before), at(&after));
-    let (of_early, of_late) = (offsets(&early)?, offsets(&late)?);
-    let chosen = (0..times.len()).map(|row| {
-        let time = times.is_valid(row).then(|| times.value(row))?;
-        if is_infinite(time) {
-            return Some(time);
-        }
-        let (before, after) = (before[row]?, after[row]?);
-        let offset = match (of_early[row] == Some(before), of_late[row] == Some(after)) {
-            (true, false) => before,
-            (false, true) => after,
-            _ => before.min(after),
+fn zones(array: &ArrayRef) -> Result<Vec<Option<Zone>>, Error> {
+    if matches!(array.data_type(), DataType::Interval(_) | DataType::Duration(_)) {
+        let spans = cast(array, &DataType::Interval(IntervalUnit::MonthDayNano)).map_err(arrow)?;
+        let spans = spans.as_primitive::<IntervalMonthDayNanoType>();
+        return spans.iter().map(|span| span.map(offset).transpose()).collect();
+    }
+    let names = cast(array, &DataType::Utf8).map_err(arrow)?;
+    let mut last: Option<(&str, Zone)> = None;
+    let mut zones = Vec::with_capacity(array.len());
+    for name in names.as_string::<i32>() {
+        let Some(name) = name else {
+            zones.push(None);
+            continue;
         };
-        time.checked_sub(offset)
-    });
-    Ok(chosen.collect())
+        let zone = match last {
+            Some((known, zone)) if known == name => zone,
+            _ => named(name)?,
+        };
+        last = Some((name, zone));
+        zones.push(Some(zone));
+    }
+    Ok(zones)
+}
+
+/// Errors: 22023.
+pub(super) fn named(zone: &str) -> Result<Zone, Error> {
+    let message = || format!("time zone \"{zone}\" not recognized");
+    Zone::named(zone).ok_or_else(|| Error::new(SqlState::InvalidParameterValue, message()))
+}
+
+/// An interval's zone lies so far to the east (`timestamptz_izone`).
+///
+/// Errors: 22023.
+fn offset(span: IntervalMonthDayNano) -> Result<Zone, Error> {
+    let problem = |message: &str| Error::new(SqlState::InvalidParameterValue, message);
+    if span.months != 0 || span.days != 0 {
+        return Err(problem("an interval that is a time zone must not include months or days"));
+    }
+    let out_of_range = || problem("an interval that is a time zone is out of range");
+    Zone::fixed(span.nanoseconds / NANOS_PER_SECOND).ok_or_else(out_of_range)
 }
 
 #[cfg(test)]
 mod tests {
+    use datafusion::arrow::array::StringArray;
+
     use super::*;
 
-    const HOUR: i64 = 3_600_000_000;
-    /// 2026-03-29 and 2026-10-25, at midnight: the clocks change in Berlin.
-    const SPRING: i64 = 20_541 * MICROS_PER_DAY;
-    const AUTUMN: i64 = 20_751 * MICROS_PER_DAY;
-
-    fn array(micros: &[i64]) -> TimestampMicrosecondArray {
-        micros.iter().copied().map(Some).collect()
-    }
-
     #[test]
-    fn a_clock_that_changes_is_read_as_standard_time_where_it_does() {
-        let instants = array(&[SPRING, SPRING + HOUR, AUTUMN, AUTUMN + HOUR, i64::MAX]);
-        let shown =
-            array(&[SPRING + HOUR, SPRING + 3 * HOUR, AUTUMN + 2 * HOUR, AUTUMN + 2 * HOUR, i64::MAX]);
-        assert_eq!(clock(&instants, "Europe/Berlin").unwrap(), shown);
-        let times = array(&[SPRING + HOUR, SPRING + 2 * HOUR, AUTUMN + HOUR, AUTUMN + 2 * HOUR, i64::MIN]);
-        let read = array(&[SPRING, SPRING + HOUR, AUTUMN - HOUR, AUTUMN + HOUR, i64::MIN]);
-        assert_eq!(instants_of(&times, "Europe/Berlin").unwrap(), read);
-    }
-
-    #[test]
-    fn zones_go_by_several_names() {
-        for (zone, expected) in [
-            ("utc", "UTC"),
-            ("Z", "UTC"),
-            ("europe/berlin", "Europe/Berlin"),
-            ("America/New_York", "America/New_York"),
-            ("cet", "CET"),
-            ("+02", "-02"),
-            ("-03:30", "+03:30"),
-        ] {
-            assert_eq!(known(zone).unwrap(), expected, "{zone}");
+    fn every_row_has_a_zone_of_its_own() {
+        let names: ArrayRef = Arc::new(StringArray::from(vec![
+            Some("utc"),
+            None,
+            Some("Europe/Berlin"),
+            Some("Europe/Berlin"),
+        ]));
+        let berlin = Zone::named("Europe/Berlin");
+        assert_eq!(zones(&names).unwrap(), [Some(Zone::UTC), None, berlin, berlin]);
+        for name in ["Mars/Base", ""] {
+            let names: ArrayRef = Arc::new(StringArray::from(vec![name]));
+            assert_eq!(zones(&names).unwrap_err().state(), SqlState::InvalidParameterValue, "{name}");
         }
-        assert_eq!(known("Mars/Base").unwrap_err().state(), SqlState::InvalidParameterValue);
-        assert_eq!(known("").unwrap_err().state(), SqlState::InvalidParameterValue);
+    }
+
+    #[test]
+    fn an_interval_is_an_offset_to_the_east() {
+        let hours = |hours: i64| IntervalMonthDayNano::new(0, 0, hours * 3_600 * NANOS_PER_SECOND);
+        assert_eq!(offset(hours(-8)).unwrap().offset(0), -8 * 3_600);
+        assert_eq!(offset(hours(0)).unwrap(), Zone::UTC);
+        assert_eq!(
+            offset(IntervalMonthDayNano::new(0, 1, 0)).unwrap_err().state(),
+            SqlState::InvalidParameterValue
+        );
     }
 }

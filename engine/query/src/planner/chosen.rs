@@ -12,12 +12,18 @@ use datafusion::{
         tree_node::{Transformed, TreeNode},
     },
     error::Result,
-    logical_expr::{Expr, expr::Placeholder},
+    logical_expr::{Cast, Expr, ExprSchemable, expr::Placeholder},
 };
 use sepal_types::SqlType;
 
-use super::untyped::{self, Operand, literal_type, operand, typed};
-use crate::sql::{common_type, written_numeric};
+use super::{
+    branches::held_as,
+    untyped::{self, Operand, literal_type, operand, typed},
+};
+use crate::{
+    error::carry,
+    sql::{common_type, matched, written_numeric},
+};
 
 /// Types the literals and parameters among what the outermost call or CASE chooses from, and those it compares. Tells
 /// whether there were any.
@@ -37,6 +43,80 @@ pub(super) fn type_choice(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
         }
     }
     Ok(read)
+}
+
+/// Whether what the outermost call or CASE chooses from has one type together.
+///
+/// Errors: 42804 and 42846 where not.
+pub(super) fn check_choice(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    match expr {
+        // PostgreSQL looks at the ELSE first.
+        Expr::Case(case) => {
+            let results = case.when_then_expr.iter().map(|(_, then)| then.as_ref());
+            check("CASE", case.else_expr.as_deref().into_iter().chain(results), schema)
+        }
+        Expr::ScalarFunction(call) => match call.func.name() {
+            "coalesce" => check("COALESCE", &call.args, schema),
+            "greatest" => check("GREATEST", &call.args, schema),
+            "least" => check("LEAST", &call.args, schema),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// The same of any expressions that are to have one type, but for those that are not known to have one.
+fn check<'a>(construct: &str, exprs: impl IntoIterator<Item = &'a Expr>, schema: &DFSchema) -> Result<()> {
+    let types = exprs.into_iter().filter_map(|expr| match operand(expr, schema) {
+        Operand::Typed(ty) => Some(Some(ty)),
+        Operand::Unknown => None,
+        Operand::Undetermined => Some(None),
+    });
+    match types.collect::<Option<Vec<SqlType>>>() {
+        Some(types) => matched(construct, &types).map(|_| ()).map_err(carry),
+        None => Ok(()),
+    }
+}
+
+/// Casts the results of a CASE, and what `lag` and `lead` give, to the type that they have in common: DataFusion
+/// describes both by the first. Tells whether it did.
+pub(super) fn unify_results(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
+    let is_case = matches!(expr, Expr::Case(_));
+    let results: Vec<&mut Expr> = match expr {
+        Expr::Case(case) => {
+            let results = case.when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
+            results.chain(case.else_expr.as_deref_mut()).collect()
+        }
+        Expr::WindowFunction(_) => groups(expr).into_iter().flatten().collect(),
+        _ => return Ok(false),
+    };
+    let mut types = Vec::with_capacity(results.len());
+    for result in &results {
+        match operand(result, schema) {
+            Operand::Typed(ty) => types.push(ty),
+            Operand::Unknown => {}
+            Operand::Undetermined => return Ok(false),
+        }
+    }
+    let common = match matched("CASE", &types) {
+        Err(error) if is_case => return Err(carry(error)),
+        common => common.ok().flatten(),
+    };
+    let Some(common) = common else { return Ok(false) };
+    if types.iter().all(|ty| *ty == common) {
+        return Ok(false);
+    }
+    let Some(target) = held_as(&common, &types) else { return Ok(false) };
+    let mut changed = false;
+    for result in results {
+        let Operand::Typed(ty) = operand(result, schema) else { continue };
+        let is_it = ty == common && !matches!(common, SqlType::Numeric(_));
+        if !is_it && result.get_type(schema)? != target {
+            *result = Expr::Cast(Cast::new(Box::new(mem::take(result)), target.clone()));
+            changed = true;
+        }
+    }
+    Ok(changed)
 }
 
 /// The operand of an operator, if it is such an expression with all in it.
@@ -70,7 +150,10 @@ pub(super) fn common<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &DFS
 }
 
 /// The elements of an array, untyped ones with the type of the others.
+///
+/// Errors: 42804 and 42846 where these have none together.
 pub(super) fn type_elements(elements: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+    check("ARRAY", &elements, schema)?;
     let plain = |ty: &SqlType| {
         use SqlType::{Bool, Bytea, Date, Interval, Time, Timestamp, Timestamptz, Uuid};
         ty.is_number() || matches!(ty, Bool | Bytea | Date | Interval | Time | Timestamp | Timestamptz | Uuid)
@@ -82,7 +165,7 @@ pub(super) fn type_elements(elements: Vec<Expr>, schema: &DFSchema) -> Result<Ve
 }
 
 /// What has one type each: the results of the outermost call or CASE, and what it compares.
-fn groups(expr: &mut Expr) -> Vec<Vec<&mut Expr>> {
+pub(super) fn groups(expr: &mut Expr) -> Vec<Vec<&mut Expr>> {
     match expr {
         Expr::Case(case) => {
             let (mut compared, mut results): (Vec<&mut Expr>, Vec<&mut Expr>) = (Vec::new(), Vec::new());
@@ -98,6 +181,13 @@ fn groups(expr: &mut Expr) -> Vec<Vec<&mut Expr>> {
             vec![compared, results]
         }
         Expr::ScalarFunction(call) if chooses(call.func.name()) => vec![call.args.iter_mut().collect()],
+        // What is shown where there is no such row: DataFusion would read a literal without us.
+        Expr::WindowFunction(call) if matches!(call.fun.name(), "lag" | "lead") => {
+            match call.params.args.as_mut_slice() {
+                [value, _, otherwise] => vec![vec![value, otherwise]],
+                _ => Vec::new(),
+            }
+        }
         _ => Vec::new(),
     }
 }
@@ -115,7 +205,7 @@ fn chooses(name: &str) -> bool {
 }
 
 /// An untyped expression with this type; a `numeric` literal has as many digits as it is written with.
-fn constant(expr: Expr, ty: &SqlType) -> Result<Expr> {
+pub(super) fn constant(expr: Expr, ty: &SqlType) -> Result<Expr> {
     match (&expr, ty) {
         (Expr::Literal(ScalarValue::Utf8(Some(text)), None), SqlType::Numeric(_)) => {
             match written_numeric(text) {

@@ -5,11 +5,13 @@
 //! [`StatementContext`] of the statement at hand, so a plan can name nothing outside the tenant's own snapshot.
 
 mod arrays;
+mod branches;
 mod by_value;
 mod chosen;
 mod enums;
 mod floats;
 mod grouped_keys;
+mod instants;
 mod json_operators;
 mod json_rows;
 mod lateral_lists;
@@ -61,14 +63,15 @@ use datafusion::{
         runtime_env::RuntimeEnv,
     },
     logical_expr::{
-        AggregateUDF, Expr, ScalarUDF, WindowUDF,
+        AggregateUDF, Expr, ScalarUDF, Volatility, WindowUDF,
         execution_props::ExecutionProps,
         expr::Placeholder,
+        planner::ContextProvider,
         simplify::{SimplifyContext, SimplifyContextBuilder},
     },
     optimizer::{Optimizer, OptimizerRule},
     physical_plan::{ExecutionPlan, execute_stream},
-    physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner},
+    physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner},
     sql::{
         planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel},
         sqlparser::ast::{self, visit_expressions},
@@ -86,7 +89,7 @@ use crate::{
     error::translate,
     functions,
     output::sql_type,
-    sql::{ParameterTypes, compared},
+    sql::{ParameterTypes, check_values, compared},
     table::{as_user_table, prepare_to_hold},
     vector::{LateralPlanner, LateralRule, TopKPlanner, TopKRule},
     zone::Zone,
@@ -94,6 +97,7 @@ use crate::{
 
 pub use datafusion::{logical_expr::LogicalPlan, scalar::ScalarValue};
 pub(crate) use moment::Moment;
+pub(crate) use once::OnceExec;
 pub use past::{Asked, ask};
 pub use provider::{TemporaryTables, undefined_table};
 pub use relation::constant as fold_constant;
@@ -175,7 +179,7 @@ impl Planning {
         // Every statement has a time of its own, as in Postgres the transaction's or the statement's.
         if let Some(now) = scalars.get("now").cloned() {
             scalars.extend(
-                ["transaction_timestamp", "statement_timestamp"]
+                ["current_timestamp", "transaction_timestamp", "statement_timestamp"]
                     .map(|name| (name.to_owned(), Arc::clone(&now))),
             );
         }
@@ -261,16 +265,17 @@ impl Engine {
         parameters: &mut ParameterTypes,
     ) -> Result<LogicalPlan> {
         namesakes::check(query, context)?;
-        once::check(query)?;
         let mut query = query.clone();
         grouped_keys::complete(&mut query, context, &|name| self.planning.aggregates.contains_key(name));
+        let once = once::mark(&mut query, &|name| self.is_volatile(name, context, temporary));
+        check_values(&query, parameters)?;
         let statement = ast::Statement::Query(Box::new(query));
         // Of other plans of the statement.
         let known = context.reads.ids();
-        match self.plan_once(context, temporary, statement.clone(), parameters) {
+        match self.plan_with(context, temporary, statement.clone(), &once, parameters) {
             Ok(mut plan) => {
                 if infer(&plan, parameters)? {
-                    plan = self.plan_once(context, temporary, statement, parameters)?;
+                    plan = self.plan_with(context, temporary, statement, &once, parameters)?;
                 }
                 if let Some(mut read) = tables_of(&plan) {
                     read.extend(known);
@@ -285,17 +290,19 @@ impl Engine {
                     assumed.hint(number, &SqlType::Text);
                 }
                 *parameters = assumed;
-                self.plan_once(context, temporary, statement, parameters)
+                self.plan_with(context, temporary, statement, &once, parameters)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn plan_once(
+    /// With the types that parameters have by now.
+    fn plan_with(
         &self,
         context: &StatementContext,
         temporary: &TemporaryTables,
         statement: ast::Statement,
+        once: &once::Marked,
         parameters: &ParameterTypes,
     ) -> Result<LogicalPlan> {
         let provider = provider::Provider::new(self, context, temporary);
@@ -308,9 +315,22 @@ impl Engine {
                 .and_then(multisets::number)
                 .and_then(scalar_rows::aggregate)
                 .and_then(|plan| zoned::plan(plan, self.zone(), &|name| self.function(name)))
+                .and_then(|plan| once::share(plan, once))
         };
         // Literals are read while it is planned.
         self.zone().within(plan).map_err(translate)
+    }
+
+    /// Whether a function of this name gives another value with every call, or changes something.
+    fn is_volatile(&self, name: &str, context: &StatementContext, temporary: &TemporaryTables) -> bool {
+        let Planning { scalars, aggregates, windows, .. } = self.planning.as_ref();
+        let function = match scalars.get(name) {
+            Some(function) => Some(Arc::clone(function)),
+            // Before the functions of the session, which are made for each statement that asks.
+            None if aggregates.contains_key(name) || windows.contains_key(name) => None,
+            None => provider::Provider::new(self, context, temporary).get_function_meta(name),
+        };
+        function.is_some_and(|function| function.signature().volatility == Volatility::Volatile)
     }
 
     /// Plans an expression over one table's columns: a default, a predicate given as text.
@@ -344,9 +364,9 @@ impl Engine {
         };
         // A state of its own is needed only by functions that ask it for the time; it is a copy of all functions.
         let planned = if single_row::depends_on_time(&plan) {
-            self.started_state().create_physical_plan(&plan).await
+            once::physical(&self.started_state(), &plan).await
         } else {
-            self.planning.state.create_physical_plan(&plan).await
+            once::physical(&self.planning.state, &plan).await
         };
         planned.map_err(translate)
     }
@@ -423,7 +443,7 @@ fn tables_of(plan: &LogicalPlan) -> Option<BTreeSet<TableId>> {
     let (mut tables, mut known) = (BTreeSet::new(), true);
     let walked = plan.apply_with_subqueries(|node| {
         match node {
-            LogicalPlan::Extension(_) => known = false,
+            LogicalPlan::Extension(_) => known &= once::is_once(node),
             LogicalPlan::TableScan(scan) => {
                 let provider = source_as_provider(&scan.source)?;
                 tables.extend(as_user_table(provider.as_ref()).map(|table| table.def().id));
@@ -528,6 +548,11 @@ pub fn parameter_values(
     arrays.iter().map(|array| ScalarValue::try_from_array(array, 0).map_err(translate)).collect()
 }
 
+/// For the nodes of our own that any plan may have.
+fn extension_planners() -> Vec<Arc<dyn ExtensionPlanner + Send + Sync>> {
+    vec![Arc::new(TopKPlanner), Arc::new(LateralPlanner)]
+}
+
 #[derive(Debug)]
 struct Planner;
 
@@ -538,7 +563,7 @@ impl QueryPlanner for Planner {
         plan: &LogicalPlan,
         session: &dyn Session,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(TopKPlanner), Arc::new(LateralPlanner)])
+        DefaultPhysicalPlanner::with_extension_planners(extension_planners())
             .create_physical_plan(plan, session)
             .await
     }

@@ -51,7 +51,7 @@ impl Moment {
     /// The time, to be asked once for each run.
     pub fn now(&self) -> ScalarValue {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        ScalarValue::TimestampNanosecond(i64::try_from(elapsed.as_nanos()).ok(), self.0.clone())
+        ScalarValue::TimestampMicrosecond(i64::try_from(elapsed.as_micros()).ok(), self.0.clone())
     }
 }
 
@@ -75,12 +75,12 @@ fn zone(expr: &Expr) -> Option<Option<Arc<str>>> {
         return None;
     }
     match expr.get_type(&DFSchema::empty()) {
-        Ok(DataType::Timestamp(TimeUnit::Nanosecond, zone)) => Some(zone),
+        Ok(DataType::Timestamp(TimeUnit::Microsecond, zone)) => Some(zone),
         _ => None,
     }
 }
 
 fn placeholder(zone: Option<Arc<str>>) -> Expr {
-    let field = Field::new(PLACEHOLDER, DataType::Timestamp(TimeUnit::Nanosecond, zone), true);
+    let field = Field::new(PLACEHOLDER, DataType::Timestamp(TimeUnit::Microsecond, zone), true);
     Expr::Placeholder(Placeholder::new_with_field(PLACEHOLDER.to_owned(), Some(field.into())))
 }

@@ -24,12 +24,16 @@ pub(super) fn number(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(numbered.data)
 }
 
-/// No other join of what SQL says takes NULLs for equal. Over rows that are distinct it is right as it is.
+/// Over rows that are distinct it is right as it is.
 fn counts(join: &Join) -> bool {
+    compares_rows(join) && !matches!(join.left.as_ref(), LogicalPlan::Distinct(_))
+}
+
+/// Whether a join is INTERSECT or EXCEPT. No other of what SQL says takes NULLs for equal.
+pub(super) fn compares_rows(join: &Join) -> bool {
     matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti)
         && join.null_equality == NullEquality::NullEqualsNull
         && join.filter.is_none()
-        && !matches!(join.left.as_ref(), LogicalPlan::Distinct(_))
 }
 
 fn numbered(join: Join) -> Result<LogicalPlan> {

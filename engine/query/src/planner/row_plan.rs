@@ -34,9 +34,10 @@ use crate::error::{arrow, translate};
 
 /// The relation that parameters are columns of.
 const PARAMETERS: &str = "$";
-/// Functions that take a column as well as a constant and give the same of both: the operators of numbers, and those
-/// that are nothing but a choice among their arguments. Others may read what a constant says when they are planned.
-const TAKE_COLUMNS: [&str; 9] = [
+/// Functions that take a column as well as a constant and give the same of both: the operators of numbers and of
+/// times, and those that are nothing but a choice among their arguments. Others may read what a constant says when they
+/// are planned.
+const TAKE_COLUMNS: [&str; 13] = [
     "coalesce",
     "nullif",
     "sepal_add",
@@ -46,6 +47,10 @@ const TAKE_COLUMNS: [&str; 9] = [
     "sepal_modulo",
     "sepal_multiply",
     "sepal_subtract",
+    "sepal_timestamp_minus_interval",
+    "sepal_timestamp_plus_interval",
+    "sepal_timestamptz_minus_interval",
+    "sepal_timestamptz_plus_interval",
 ];
 
 /// The parts of a plan that is a list of expressions over one table, perhaps under a WHERE clause.

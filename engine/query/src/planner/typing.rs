@@ -5,11 +5,10 @@
 //! functions, which have Postgres' result types and errors. Everything else is left as DataFusion plans it.
 
 use datafusion::{
-    arrow::datatypes::{DataType, TimeUnit},
     common::{DFSchema, ScalarValue},
     error::Result,
     logical_expr::{
-        BinaryExpr, Cast, Expr, Operator,
+        BinaryExpr, Expr, Operator,
         planner::{PlannerResult, RawBinaryExpr},
     },
     sql::sqlparser::ast::BinaryOperator,
@@ -17,14 +16,16 @@ use datafusion::{
 use sepal_types::SqlType;
 
 use super::{
-    floats,
+    floats, instants,
     untyped::{Operand, operand, typed},
 };
 use crate::{
     error::{carry, undefined_operator},
     functions::{
         Arithmetic, Compared, DateTimeOperation, arithmetic_call, comparison, datetime_call, interval_span,
+        plus_interval,
     },
+    zone::Zone,
 };
 
 /// Plans one operator.
@@ -79,6 +80,9 @@ fn plan_comparison(
         (Operand::Typed(ty), Operand::Unknown) | (Operand::Unknown, Operand::Typed(ty)) => (ty.clone(), ty),
         _ => return original(left, right),
     };
+    if let Some(ty) = instants::common([&both.0, &both.1]) {
+        return original(instants::become_one(left, &both.0, &ty), instants::become_one(right, &both.1, &ty));
+    }
     match both {
         // `enums` asks whether they are of one type.
         (SqlType::Enum(_), SqlType::Enum(_)) => original(left, right),
@@ -167,11 +171,15 @@ fn plan_arithmetic(
         Some(DateArithmetic::Swapped(operation)) => {
             PlannerResult::Planned(datetime_call(operation, right, left))
         }
-        Some(DateArithmetic::Midnight) => PlannerResult::Original(RawBinaryExpr {
-            op,
-            left: midnight(left, &left_type),
-            right: midnight(right, &right_type),
-        }),
+        Some(DateArithmetic::Moved) => {
+            let (instant, ty, span) = match right_type {
+                SqlType::Interval => (left, left_type, right),
+                ty => (right, ty, left),
+            };
+            // A plan is made within its zone.
+            let zone = (ty == SqlType::Timestamptz).then(Zone::current);
+            PlannerResult::Planned(plus_interval(instant, span, operator == Arithmetic::Subtract, zone))
+        }
         None => PlannerResult::Original(RawBinaryExpr { op, left, right }),
     })
 }
@@ -197,12 +205,12 @@ enum DateArithmetic {
     Call(DateTimeOperation),
     /// With the operands exchanged.
     Swapped(DateTimeOperation),
-    /// By DataFusion, once a date is the timestamp of its midnight.
-    Midnight,
+    /// A time and an interval, in either order.
+    Moved,
 }
 
 fn date_arithmetic(operator: Arithmetic, left: &SqlType, right: &SqlType) -> Option<DateArithmetic> {
-    use DateArithmetic::{Call, Midnight, Swapped};
+    use DateArithmetic::{Call, Moved, Swapped};
     use DateTimeOperation as Operation;
     use SqlType::{Date, Interval, Time, Timestamp, Timestamptz};
     let is_integer = |ty: &SqlType| matches!(ty, SqlType::Int2 | SqlType::Int4 | SqlType::Int8);
@@ -217,9 +225,8 @@ fn date_arithmetic(operator: Arithmetic, left: &SqlType, right: &SqlType) -> Opt
         }
         (Arithmetic::Add, Date, Time) => Call(Operation::DatePlusTime),
         (Arithmetic::Add, Time, Date) => Swapped(Operation::DatePlusTime),
-        (Arithmetic::Add | Arithmetic::Subtract, Date, Interval) | (Arithmetic::Add, Interval, Date) => {
-            Midnight
-        }
+        (Arithmetic::Add | Arithmetic::Subtract, moved, Interval) if instant(moved) => Moved,
+        (Arithmetic::Add, Interval, moved) if instant(moved) => Moved,
         (Arithmetic::Add, Time, Interval) => Call(Operation::TimePlusInterval),
         (Arithmetic::Add, Interval, Time) => Swapped(Operation::TimePlusInterval),
         (Arithmetic::Subtract, Time, Interval) => Call(Operation::TimeMinusInterval),
@@ -229,15 +236,6 @@ fn date_arithmetic(operator: Arithmetic, left: &SqlType, right: &SqlType) -> Opt
         (Arithmetic::Divide, Interval, factor) if factor.is_number() => Call(Operation::IntervalDivide),
         _ => return None,
     })
-}
-
-fn midnight(expr: Expr, ty: &SqlType) -> Expr {
-    match ty {
-        SqlType::Date => {
-            Expr::Cast(Cast::new(Box::new(expr), DataType::Timestamp(TimeUnit::Microsecond, None)))
-        }
-        _ => expr,
-    }
 }
 
 /// Types that have no arithmetic with a number.
@@ -274,7 +272,7 @@ fn narrow(expr: Expr) -> Expr {
 #[cfg(test)]
 mod tests {
     use datafusion::{
-        arrow::datatypes::{Field, Schema},
+        arrow::datatypes::{DataType, Field, Schema},
         logical_expr::ExprSchemable,
     };
 

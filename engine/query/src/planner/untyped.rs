@@ -21,9 +21,9 @@ use sepal_storage::arrow_type;
 use sepal_types::SqlType;
 
 use super::{
-    by_value,
+    branches, by_value,
     chosen::{self, is_untyped},
-    enums, floats, json_operators,
+    enums, floats, instants, json_operators,
 };
 use crate::{
     error::{carry, undefined_function_call},
@@ -128,8 +128,8 @@ pub(super) fn constant(text: &str, ty: &SqlType) -> Result<Expr> {
     Ok(Expr::Literal(ScalarValue::try_from_array(&array, 0)?, metadata))
 }
 
-/// Types the operands of BETWEEN, IN, IS DISTINCT FROM, CASE and their like, which DataFusion plans without asking
-/// us.
+/// Types the operands of BETWEEN, IN, IS DISTINCT FROM, CASE and their like, and the branches of set operations, which
+/// DataFusion plans without asking us.
 pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
     // Whether a result has another type now: then the plans above it have another schema.
     let mut reshaped = false;
@@ -147,7 +147,12 @@ pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
             reshaped |= !matches!(typed.data.get_type(&schema), Ok(DataType::Boolean));
             Ok(typed.update_data(|expr| name.restore(expr)))
         })?;
-        if reshaped { node.map_data(LogicalPlan::recompute_schema) } else { Ok(node) }
+        let node = if reshaped { node.map_data(LogicalPlan::recompute_schema)? } else { node };
+        let typed = node.transformed;
+        let mut agreed = branches::agree(node.data, reshaped)?;
+        reshaped |= agreed.transformed;
+        agreed.transformed |= typed;
+        Ok(agreed)
     })?;
     Ok(typed.data)
 }
@@ -159,11 +164,14 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
         let untyped = has_untyped_operand(&expr);
         let mut expr = if untyped { type_operands(expr, schema)? } else { expr };
         let read = chosen::type_choice(&mut expr, schema)?;
+        chosen::check_choice(&expr, schema)?;
         refuse_elements(&expr, schema)?;
         if let Some(expr) = by_value::rewrite(&expr, schema) {
             return Ok(Transformed::yes(expr));
         }
-        let unified = floats::unify(&mut expr, schema);
+        let mut unified = floats::unify(&mut expr, schema);
+        unified |= instants::unify(&mut expr, schema);
+        unified |= chosen::unify_results(&mut expr, schema)?;
         enums::check(&expr, schema)?;
         let kept = json_operators::keep_type(&mut expr, schema)?;
         Ok(Transformed::new_transformed(expr, read_enum || untyped || read || unified || kept))

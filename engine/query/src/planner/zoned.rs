@@ -325,7 +325,7 @@ impl Pass<'_> {
         if let Some((swapped, ty)) = instant_and_span(&binary, self.schema) {
             let BinaryExpr { left, op, right } = binary;
             let (instant, span) = if swapped { (right, left) } else { (left, right) };
-            let moved = plus_interval(*instant, *span, op == Operator::Minus, self.zone);
+            let moved = plus_interval(*instant, *span, op == Operator::Minus, Some(self.zone));
             return Ok(Transformed::yes(fit(moved, &ty, self.schema)));
         }
         let mut binary = binary;

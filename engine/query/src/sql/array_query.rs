@@ -127,7 +127,7 @@ fn column(name: &str) -> Expr {
 }
 
 /// A query of our own making.
-fn parsed(sql: &str) -> Option<Query> {
+pub(crate) fn parsed(sql: &str) -> Option<Query> {
     let mut parser = Parser::new(&Postgres).try_with_sql(sql).ok()?;
     parser.parse_query().ok().map(|query| *query)
 }

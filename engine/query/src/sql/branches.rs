@@ -5,11 +5,14 @@
 //! so that `SELECT '1' UNION SELECT '2'` is text, whatever comes after it. Called by the AST pass once the outputs have
 //! their names. Where a type is not known before planning, all stays as it is.
 
-use datafusion::sql::sqlparser::ast::{Expr, SelectItem, SetExpr, Values};
-use sepal_types::SqlType;
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{Expr, Query, SelectItem, SetExpr, Values, Visit, Visitor};
+use sepal_types::{Error, Result, SqlType};
 
 use super::{
     hints::{certain_type, is_untyped, read_as},
+    matched::matched,
     params::ParameterTypes,
     rewrite::ColumnTypes,
     signatures::common_type,
@@ -21,6 +24,66 @@ enum Shown {
     /// A literal, NULL or a parameter, of one branch.
     Untyped,
     Unknown,
+}
+
+/// Whether the rows of every VALUES agree, but for those of the query itself, which may be inserted: each of these is
+/// assigned by itself. Asked when literals and parameters have the types of the others.
+///
+/// Errors: 42804 and 42846 for a column of several types.
+pub(crate) fn check_values(query: &Query, parameters: &ParameterTypes) -> Result<()> {
+    let mut check = Check { parameters, outermost: true };
+    match query.visit(&mut check) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+struct Check<'a> {
+    parameters: &'a ParameterTypes,
+    /// Whether the next query is the statement's.
+    outermost: bool,
+}
+
+impl Visitor for Check<'_> {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+        let outermost = std::mem::take(&mut self.outermost);
+        if outermost && matches!(query.body.as_ref(), SetExpr::Values(_)) {
+            return ControlFlow::Continue(());
+        }
+        self.check(&query.body)
+    }
+}
+
+impl Check<'_> {
+    fn check(&self, body: &SetExpr) -> ControlFlow<Error> {
+        match body {
+            SetExpr::SetOperation { left, right, .. } => {
+                self.check(left)?;
+                self.check(right)
+            }
+            SetExpr::Values(values) => match self.check_columns(values) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => ControlFlow::Break(error),
+            },
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn check_columns(&self, values: &Values) -> Result<()> {
+        let mut parameters = self.parameters.clone();
+        let width = values.rows.iter().map(|row| row.len()).min().unwrap_or(0);
+        for column in 0..width {
+            let typed = values.rows.iter().map(|row| &row[column]);
+            let typed: Vec<&Expr> = typed.filter(|expr| !is_untyped(expr, &parameters)).collect();
+            let types = typed.into_iter().map(|expr| certain_type(expr, &mut parameters, &|_: &str| None));
+            if let Some(types) = types.collect::<Option<Vec<SqlType>>>() {
+                matched("VALUES", &types)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is known before planning.
@@ -160,6 +223,22 @@ mod tests {
             assert_eq!(agreed(sql, false).0, expected);
         }
         assert_eq!(agreed("VALUES (1), ('x')", true).0, "VALUES (1), ('x')");
+    }
+
+    #[test]
+    fn rows_of_values_have_one_type_unless_they_are_inserted() {
+        let checked = |sql: &str| {
+            let parser = Parser::new(&Postgres).try_with_sql(sql);
+            let query = parser.and_then(|mut parser| parser.parse_query()).expect("a valid query");
+            check_values(&query, &ParameterTypes::default()).map_err(|error| error.message().to_owned())
+        };
+        let refused = Err("VALUES types integer and boolean cannot be matched".to_owned());
+        assert_eq!(checked("VALUES (1), (true)"), Ok(()));
+        assert_eq!(checked("SELECT * FROM (VALUES (1), (true)) v"), refused);
+        assert_eq!(checked("SELECT 1 UNION VALUES (1), (true)"), refused);
+        assert_eq!(checked("WITH v AS (VALUES (1, 2), (3, true)) SELECT * FROM v"), refused);
+        assert_eq!(checked("SELECT * FROM (VALUES (1), ('2'), (2.5), (NULL), ($1)) v"), Ok(()));
+        assert_eq!(checked("SELECT * FROM (VALUES (1), (unknown(true))) v"), Ok(()));
     }
 
     #[test]

@@ -10,10 +10,14 @@ use std::{ops::ControlFlow, slice::Iter};
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, OrderByExpr, Query, Select,
-    SelectItem, TableFactor, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
+    SelectItem, TableFactor, TableWithJoins, Visit, VisitMut, Visitor, WildcardAdditionalOptions,
 };
 
-use super::{names::normalized, outermost::change_outermost, rewrite::call_of};
+use super::{
+    names::normalized,
+    outermost::{change_outermost, change_with_queries},
+    rewrite::call_of,
+};
 
 /// An item of FROM that is not a join: its name and its columns.
 pub(super) struct Item<'a> {
@@ -56,7 +60,12 @@ pub(super) fn spell(select: &mut Select, keys: &mut [OrderByExpr], items: &[Item
 /// Hands over the queries among a SELECT's own expressions in which a join merges columns.
 pub(super) fn visit_nested(select: &mut Select, each: &mut dyn FnMut(&mut Query)) {
     let from = std::mem::take(&mut select.from);
-    let _ = VisitMut::visit(select, &mut Nested { each, depth: 0 });
+    let within = |query: &mut Query| {
+        if has_merging(query) {
+            each(query);
+        }
+    };
+    change_with_queries(select, |_| {}, within);
     select.from = from;
 }
 
@@ -225,28 +234,6 @@ fn spell_names(node: &mut impl VisitMut, shown: &[Shown]) {
             *expr = column.value.clone();
         }
     });
-}
-
-struct Nested<'a> {
-    each: &'a mut dyn FnMut(&mut Query),
-    depth: usize,
-}
-
-impl VisitorMut for Nested<'_> {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        if self.depth == 0 && has_merging(query) {
-            (self.each)(query);
-        }
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
 }
 
 fn has_merging(query: &Query) -> bool {

@@ -19,12 +19,23 @@ pub(super) const fn rank(ty: &SqlType) -> Option<u8> {
     })
 }
 
-/// What two types have in common: of numbers the one that the other is cast to.
+/// What says a time, in the order in which these are cast to one another.
+pub(crate) const fn time_rank(ty: &SqlType) -> Option<u8> {
+    Some(match ty {
+        SqlType::Date => 0,
+        SqlType::Timestamp => 1,
+        SqlType::Timestamptz => 2,
+        _ => return None,
+    })
+}
+
+/// What two types have in common: of numbers, and of times, the one that the other is cast to.
 pub(crate) fn common_type(left: SqlType, right: SqlType) -> SqlType {
-    match (rank(&left), rank(&right)) {
-        (Some(first), Some(second)) if second > first => right,
-        _ => left,
-    }
+    let later = |of: fn(&SqlType) -> Option<u8>| match (of(&left), of(&right)) {
+        (Some(first), Some(second)) => second > first,
+        _ => false,
+    };
+    if later(rank) || later(time_rank) { right } else { left }
 }
 
 /// Functions whose arguments have one type, which is also the result's.
@@ -74,7 +85,7 @@ pub(super) fn wanted(name: &str, arguments: usize) -> Vec<SqlType> {
         "lpad" | "rpad" => vec![Text, Int4, Text],
         "split_part" => vec![Text, Text, Int4],
         "substr" | "substring" => vec![Text, Int4, Int4],
-        "date_trunc" => vec![Text, Timestamptz],
+        "date_trunc" => vec![Text, Timestamptz, Text],
         "cosine_distance" | "inner_product" | "l1_distance" | "l2_distance" => {
             vec![Vector(None), Vector(None)]
         }

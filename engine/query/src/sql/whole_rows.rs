@@ -7,11 +7,12 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, Select, Value,
-    VisitMut, VisitorMut, visit_expressions,
+    visit_expressions,
 };
 
 use super::{
     names::{normalized, strip_marker},
+    outermost::change_with_queries,
     rewrite::call_of,
 };
 
@@ -57,61 +58,30 @@ pub(super) fn used(select: &Select) -> bool {
 /// Spells the rows of a SELECT's own expressions. `within`: what is done with the queries among them.
 pub(super) fn spell_rows(select: &mut Select, rows: &[Row], within: &mut dyn FnMut(&mut Query)) {
     let from = std::mem::take(&mut select.from);
-    let _ = select.visit(&mut Speller { rows, within, depth: 0 });
+    change_with_queries(select, |expr| spell(expr, rows), within);
     select.from = from;
 }
 
-struct Speller<'a> {
-    rows: &'a [Row],
-    within: &'a mut dyn FnMut(&mut Query),
-    depth: usize,
-}
-
-impl VisitorMut for Speller<'_> {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        if self.depth == 0 {
-            (self.within)(query);
+fn spell(expr: &mut Expr, rows: &[Row]) {
+    let Expr::Function(function) = expr else { return };
+    let (Some(name), FunctionArguments::List(list)) = (takes_rows(function), &mut function.args) else {
+        return;
+    };
+    let mut spelled = None;
+    for argument in &mut list.args {
+        if let FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) = argument
+            && let Some(row) = row_of(argument, rows)
+        {
+            *argument = row.clone();
+            spelled = Some(row);
         }
-        self.depth += 1;
-        ControlFlow::Continue(())
     }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth > 0 {
-            return ControlFlow::Continue(());
-        }
-        let Expr::Function(function) = expr else {
-            return ControlFlow::Continue(());
-        };
-        let (Some(name), FunctionArguments::List(list)) = (takes_rows(function), &mut function.args) else {
-            return ControlFlow::Continue(());
-        };
-        let mut spelled = None;
-        for argument in &mut list.args {
-            if let FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) = argument
-                && let Some(row) = row_of(argument, self.rows)
-            {
-                *argument = row.clone();
-                spelled = Some(row);
-            }
-        }
-        match (name.as_str(), spelled) {
-            // It has the text of the row itself.
-            ("row_to_json", Some(row)) if list.args.len() == 1 => *expr = row,
-            // It writes rows on lines of their own.
-            ("json_agg", Some(_)) => {
-                function.name = ObjectName::from(vec![Ident::new("sepal_json_agg_rows")])
-            }
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    match (name.as_str(), spelled) {
+        // It has the text of the row itself.
+        ("row_to_json", Some(row)) if list.args.len() == 1 => *expr = row,
+        // It writes rows on lines of their own.
+        ("json_agg", Some(_)) => function.name = ObjectName::from(vec![Ident::new("sepal_json_agg_rows")]),
+        _ => {}
     }
 }
 

@@ -3,6 +3,8 @@
 //! A scan hands out slices of a segment's decoded columns, and operators count a slice as the whole column. Under one
 //! that holds rows a scan copies them out instead. And batches are made so small that many fit into the memory:
 //! an external merge holds two of each run, which of 8192 rows of wide vectors are more than all of it.
+//!
+//! A scan whose rows nobody holds, nor picks some of, is told that, too: it streams.
 
 use std::sync::Arc;
 
@@ -11,13 +13,18 @@ use datafusion::{
     physical_plan::{
         ExecutionPlan,
         aggregates::AggregateExec,
+        coalesce_partitions::CoalescePartitionsExec,
+        coop::CooperativeExec,
         joins::{NestedLoopJoinExec, SortMergeJoinExec},
+        limit::{GlobalLimitExec, LocalLimitExec},
+        projection::ProjectionExec,
         sorts::sort::SortExec,
+        union::UnionExec,
     },
 };
 
 use super::TableScan;
-use crate::planner::BATCH_ROWS;
+use crate::planner::{BATCH_ROWS, OnceExec};
 
 /// Which part of the tenant's memory a batch may be.
 const BATCH_PART: usize = 512;
@@ -37,11 +44,11 @@ struct Found {
     variable_width: usize,
 }
 
-/// Rows per batch for a plan, after its scans have been told to copy where rows are held. `budget_bytes`: the tenant's
-/// memory.
+/// Rows per batch for a plan, after its scans have been told to copy where rows are held, and to stream where they go
+/// out as they come. `budget_bytes`: the tenant's memory.
 pub fn prepare(plan: &Arc<dyn ExecutionPlan>, budget_bytes: usize) -> usize {
     let mut found = Found::default();
-    walk(plan, Above::default(), &mut found);
+    walk(plan, Above { passes: true, ..Above::default() }, &mut found);
     let variable = if found.variable { found.variable_width.max(UNKNOWN_WIDTH) } else { 0 };
     let width = (found.fixed + variable).max(1);
     (budget_bytes / BATCH_PART / width).clamp(LEAST_ROWS, BATCH_ROWS)
@@ -54,9 +61,16 @@ struct Above {
     kept: bool,
     /// One keeps something made of them.
     used: bool,
+    /// All pass them on as they come, or something made of each.
+    passes: bool,
 }
 
 fn walk(plan: &Arc<dyn ExecutionPlan>, above: Above, found: &mut Found) {
+    if let Some(scan) = plan.downcast_ref::<TableScan>()
+        && above.passes
+    {
+        scan.pass_on();
+    }
     if let Some(scan) = plan.downcast_ref::<TableScan>()
         && above.used
     {
@@ -65,6 +79,13 @@ fn walk(plan: &Arc<dyn ExecutionPlan>, above: Above, found: &mut Found) {
         if above.kept {
             scan.copy_out();
         }
+    }
+    // The rows of a WITH query are held as they come, for all its names.
+    if let Some(once) = plan.downcast_ref::<OnceExec>() {
+        let (fixed, variable) = widths(&plan.schema());
+        found.fixed = found.fixed.max(fixed);
+        found.variable |= variable > 0;
+        walk(once.evaluated(), Above { kept: true, used: true, passes: false }, found);
     }
     let sorts = plan.is::<SortExec>() && plan.fetch().is_none();
     let keeps = sorts || plan.is::<NestedLoopJoinExec>() || plan.is::<SortMergeJoinExec>();
@@ -75,10 +96,22 @@ fn walk(plan: &Arc<dyn ExecutionPlan>, above: Above, found: &mut Found) {
         found.variable |= variable > 0;
     }
     // What an aggregate keeps, it has made.
-    let below = Above { kept: keeps || (above.kept && !groups), used: above.used || keeps || groups };
+    let below = Above {
+        kept: keeps || (above.kept && !groups),
+        used: above.used || keeps || groups,
+        passes: above.passes && passes_on(plan),
+    };
     for child in plan.children() {
         walk(child, below, found);
     }
+}
+
+/// Rows as they come, or something made of each.
+fn passes_on(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let limits = plan.is::<LocalLimitExec>() || plan.is::<GlobalLimitExec>();
+    let gathers =
+        plan.is::<CoalescePartitionsExec>() || plan.is::<CooperativeExec>() || plan.is::<UnionExec>();
+    limits || gathers || plan.is::<ProjectionExec>()
 }
 
 /// Bytes of a row's values of fixed width, and how many others it has.

@@ -5,6 +5,7 @@
 
 mod catalog_table;
 mod hold;
+mod reading;
 mod scan;
 mod sequence_table;
 mod user_table;

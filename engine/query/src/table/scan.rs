@@ -1,27 +1,24 @@
-//! Reads a table's chunks: memory chunks and segments alike, whole columns, deleted rows left out.
+//! Reads a table's chunks: memory chunks and segments alike, deleted rows left out.
 //!
-//! Work is cut into morsels of at most [`MORSEL_ROWS`] rows of one chunk and dealt to the partitions in order.
-//! A column of a segment is decrypted and decoded once, off the async threads, and kept in storage's cache.
+//! Work is cut into morsels of at most [`MORSEL_ROWS`] rows of one chunk and dealt to the partitions in order. What
+//! each reads at a time, `reading` says. Never filters by what WHERE says.
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use datafusion::{
     arrow::{
-        array::{
-            Array, ArrayRef, BooleanArray, BooleanBufferBuilder, MutableArrayData, RecordBatch,
-            RecordBatchOptions, make_array,
-        },
-        compute::filter_record_batch,
+        array::{Array, ArrayRef, MutableArrayData, RecordBatch, RecordBatchOptions, make_array},
         datatypes::{Schema, SchemaRef},
     },
     common::tree_node::TreeNodeRecursion,
-    error::{DataFusionError, Result},
+    error::Result,
     execution::{SendableRecordBatchStream, TaskContext},
     physical_expr::{EquivalenceProperties, PhysicalExpr},
     physical_plan::{
@@ -31,12 +28,14 @@ use datafusion::{
     },
 };
 use futures::{StreamExt, stream};
-use sepal_storage::{Chunk, ChunkRef, TableVersion, arrow_field};
+use sepal_storage::{Chunk, TableVersion, arrow_field};
 use sepal_types::{ColumnDef, Error};
 
-use super::user_table::ShownRows;
-
-use crate::error::{carry, carry_store};
+use super::{
+    reading::{Reader, Runs, Source, Span},
+    user_table::ShownRows,
+};
+use crate::error::carry;
 
 /// Rows of one unit of work: small enough that a LIMIT stops early, large enough to amortise the loop.
 const MORSEL_ROWS: u32 = 8192;
@@ -65,6 +64,10 @@ pub struct TableScan {
     limit: Option<usize>,
     /// Batches are kept: they are copies of their own, and no larger than the task says.
     copied: AtomicBool,
+    /// Rows go to the client as they come.
+    passed_on: AtomicBool,
+    /// Whether its columns are too much for the cache, once somebody has looked.
+    large: Arc<OnceLock<bool>>,
     /// Rows that are left out although they are there.
     shown: Option<Arc<ShownRows>>,
     properties: Arc<PlanProperties>,
@@ -91,7 +94,6 @@ impl TableScan {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        let copied = AtomicBool::new(false);
         let columns = columns.into();
         Self {
             version,
@@ -99,7 +101,9 @@ impl TableScan {
             schema,
             partitions,
             limit,
-            copied,
+            copied: AtomicBool::new(false),
+            passed_on: AtomicBool::new(false),
+            large: Arc::default(),
             shown: None,
             properties: Arc::new(properties),
         }
@@ -108,6 +112,11 @@ impl TableScan {
     /// Makes batches that can be kept without keeping what they were cut from.
     pub(super) fn copy_out(&self) {
         self.copied.store(true, Ordering::Relaxed);
+    }
+
+    /// Its rows go to the client as they come: nobody will ask for the columns again soon.
+    pub(super) fn pass_on(&self) {
+        self.passed_on.store(true, Ordering::Relaxed);
     }
 
     /// Bytes of a stored row on average, of all columns.
@@ -189,20 +198,21 @@ impl ExecutionPlan for TableScan {
             .get(partition)
             .ok_or_else(|| carry(Error::bug(format!("the scan has no partition {partition}"))))?;
         let copied = self.copied.load(Ordering::Relaxed);
-        let morsels = if copied { smaller(dealt, task.session_config().batch_size()) } else { dealt.clone() };
-        let (version, columns, schema) =
-            (Arc::clone(&self.version), Arc::clone(&self.columns), Arc::clone(&self.schema));
-        let shown = self.shown.clone();
-        let source = Source { version, columns, schema, shown };
-        let batches = stream::unfold((morsels.into_iter(), None), move |(mut morsels, held)| {
-            let source = source.clone();
-            async move {
-                let morsel = morsels.next()?;
-                match read(source, held, morsel).await {
-                    Ok((batch, held)) => Some((Ok(batch), (morsels, Some(held)))),
-                    Err(error) => Some((Err(error), (morsels, None))),
-                }
-            }
+        let most = if copied { task.session_config().batch_size() } else { MORSEL_ROWS as usize };
+        let asked = (self.passed_on.load(Ordering::Relaxed), self.limit);
+        let together = (&self.large, self.partitions.len());
+        let source = Source {
+            version: Arc::clone(&self.version),
+            columns: Arc::clone(&self.columns),
+            schema: Arc::clone(&self.schema),
+            shown: self.shown.clone(),
+            runs: Runs::of(&self.version, &self.columns, asked, together, task.memory_pool()),
+        };
+        let most = u32::try_from(most).unwrap_or(MORSEL_ROWS).min(MORSEL_ROWS);
+        let reader = Reader::new(source, joined(dealt), most);
+        let batches = stream::unfold(reader, |mut reader| async move {
+            let batch = reader.next().await?;
+            Some((batch, reader))
         });
         let batches = batches
             .map(move |batch| if copied { batch.and_then(|batch| own(&batch)) } else { batch })
@@ -214,15 +224,19 @@ impl ExecutionPlan for TableScan {
     }
 }
 
-/// The same rows in pieces of at most `most`.
-fn smaller(morsels: &[Morsel], most: usize) -> Vec<Morsel> {
-    let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);
-    let cut = |morsel: &Morsel| {
-        let Morsel { chunk, start, rows } = *morsel;
-        let pieces = (0..rows).step_by(most as usize);
-        pieces.map(move |from| Morsel { chunk, start: start + from, rows: most.min(rows - from) })
-    };
-    morsels.iter().flat_map(cut).collect()
+/// The same rows, neighbours as one.
+fn joined(morsels: &[Morsel]) -> VecDeque<Span> {
+    let mut spans: VecDeque<Span> = VecDeque::new();
+    for morsel in morsels {
+        let rows = morsel.start..morsel.start + morsel.rows;
+        match spans.back_mut() {
+            Some(last) if last.chunk == morsel.chunk && last.rows.end == rows.start => {
+                last.rows.end = rows.end
+            }
+            _ => spans.push_back(Span { chunk: morsel.chunk, rows }),
+        }
+    }
+    spans
 }
 
 /// A copy that shares nothing.
@@ -236,82 +250,4 @@ fn own(batch: &RecordBatch) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let arrays = batch.columns().iter().map(copy).collect::<Result<_>>()?;
     Ok(RecordBatch::try_new_with_options(batch.schema(), arrays, &options)?)
-}
-
-/// What a partition reads from.
-#[derive(Clone)]
-struct Source {
-    version: Arc<TableVersion>,
-    columns: Arc<[ScanColumn]>,
-    schema: SchemaRef,
-    shown: Option<Arc<ShownRows>>,
-}
-
-/// The columns of the chunk that a partition reads: of one that the cache has no room for each would be decoded anew
-/// for every morsel.
-struct Held {
-    chunk: usize,
-    columns: Vec<ArrayRef>,
-}
-
-async fn read(source: Source, held: Option<Held>, morsel: Morsel) -> Result<(RecordBatch, Held)> {
-    let held = held.filter(|held| held.chunk == morsel.chunk);
-    // Decoding a segment's column takes milliseconds; a memory chunk's column is a pointer.
-    if held.is_none() && source.version.chunks[morsel.chunk].chunk.segment().is_some() {
-        return tokio::task::spawn_blocking(move || read_now(&source, held, morsel))
-            .await
-            .map_err(|problem| DataFusionError::External(Box::new(problem)))?;
-    }
-    read_now(&source, held, morsel)
-}
-
-fn read_now(source: &Source, held: Option<Held>, morsel: Morsel) -> Result<(RecordBatch, Held)> {
-    let reference = &source.version.chunks[morsel.chunk];
-    let (start, rows) = (morsel.start as usize, morsel.rows as usize);
-    let held = match held {
-        Some(held) => held,
-        None => Held { chunk: morsel.chunk, columns: whole(reference, &source.columns)? },
-    };
-    let arrays = held.columns.iter().map(|whole| whole.slice(start, rows)).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    let batch = RecordBatch::try_new_with_options(Arc::clone(&source.schema), arrays, &options)?;
-    let shown = source.shown.as_deref();
-    let live = live(reference, morsel);
-    let kept = match shown {
-        None => live,
-        Some(shown) => {
-            let ids = reference.chunk.row_ids().map_err(carry_store)?;
-            let is_live = |row: usize| live.as_ref().is_none_or(|live| live.value(row));
-            let kept = (0..rows).map(|row| Some(is_live(row) && shown.shows(ids.value(start + row))));
-            Some(kept.collect::<BooleanArray>())
-        }
-    };
-    match kept {
-        Some(kept) => Ok((filter_record_batch(&batch, &kept)?, held)),
-        None => Ok((batch, held)),
-    }
-}
-
-fn whole(reference: &ChunkRef, columns: &[ScanColumn]) -> Result<Vec<ArrayRef>> {
-    let read = |column: &ScanColumn| -> Result<ArrayRef> {
-        match column {
-            ScanColumn::RowId => Ok(reference.chunk.row_ids().map_err(carry_store)?),
-            ScanColumn::Stored(column) => reference.chunk.column(column).map_err(carry_store),
-        }
-    };
-    columns.iter().map(read).collect()
-}
-
-/// Which rows of a morsel are not deleted; `None` when all are.
-fn live(reference: &ChunkRef, morsel: Morsel) -> Option<BooleanArray> {
-    let range = morsel.start..morsel.start + morsel.rows;
-    if reference.deleted.range_cardinality(range.clone()) == 0 {
-        return None;
-    }
-    let mut bits = BooleanBufferBuilder::new(morsel.rows as usize);
-    bits.append_n(morsel.rows as usize, true);
-    for position in reference.deleted.range(range) {
-        bits.set_bit((position - morsel.start) as usize, false);
-    }
-    Some(BooleanArray::new(bits.finish(), None))
 }

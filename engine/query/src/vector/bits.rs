@@ -5,6 +5,8 @@
 //! index is over (memory chunks, small segments) they are made of the vectors, each time. Filters, deletions and NULLs
 //! are as in [`super::search`].
 
+use std::sync::atomic::AtomicBool;
+
 use datafusion::arrow::{
     array::{Array, ArrayRef, AsArray},
     datatypes::UInt8Type,
@@ -15,10 +17,14 @@ use sepal_types::{BitMetric, ColumnDef, Error, Measure, Result, TableId};
 
 use super::{
     Hit, IndexCache, Searched,
+    exec::check_waiting,
     filter::{Selected, valued},
     search::{Predicate, elements, qualifying, usable_index},
 };
 use crate::context::SearchSettings;
+
+/// Rows whose signs are made between two looks at whether to give up.
+const BLOCK_ROWS: usize = 4_096;
 
 /// One search.
 pub(super) struct BitSearch<'a> {
@@ -32,6 +38,8 @@ pub(super) struct BitSearch<'a> {
     pub k: usize,
     pub settings: SearchSettings,
     pub predicate: Option<&'a Predicate<'a>>,
+    /// Set once nobody waits for it any more.
+    pub abandoned: &'a AtomicBool,
 }
 
 /// What one chunk had.
@@ -44,7 +52,7 @@ struct Searching {
 
 /// The `k` nearest rows, nearest first, in the table's order where they are as far; NULLs last. Adds to `searched`.
 ///
-/// Errors: XX001 for a column that does not open. An index that does not is left out.
+/// Errors: XX001 for a column that does not open, 57014 once it is abandoned. An index that does not open is left out.
 pub(super) fn search_bits(
     search: &BitSearch,
     indexes: &IndexCache,
@@ -103,7 +111,7 @@ impl BitSearch<'_> {
                 let of_column = (self.column, &column);
                 let valued = valued(&self.version.def, &reference.chunk, of_column, indexes.filters());
                 if self.of_signs {
-                    made = signs_of(&column)?;
+                    made = signs_of(&column, self.abandoned)?;
                     (BitRows { bytes: &made, width: self.query.len() }, valued)
                 } else {
                     (bit_rows(&column)?, valued)
@@ -118,8 +126,11 @@ impl BitSearch<'_> {
         searched.rows += u64::from(reference.chunk.rows());
         searched.qualifying += count;
         searched.work.distances += count;
-        let nearest =
-            nearest_bits(self.metric, rows, self.query, self.k, allowed.as_ref().map(Selected::bits));
+        let allowed = allowed.as_ref().map(Selected::bits);
+        let stopped = || check_waiting(self.abandoned).is_err();
+        let nearest = nearest_bits(self.metric, rows, self.query, self.k, allowed, &stopped);
+        // It may have been given up half way.
+        check_waiting(self.abandoned)?;
         let found = nearest.into_iter().map(|neighbor| Found { neighbor, part: number }).collect();
         Ok(Searching { found, qualifying, valued })
     }
@@ -151,11 +162,34 @@ fn bit_rows(column: &ArrayRef) -> Result<BitRows<'_>> {
 }
 
 /// Those of the signs of a column's vectors.
-fn signs_of(column: &ArrayRef) -> Result<Vec<u8>> {
+fn signs_of(column: &ArrayRef, abandoned: &AtomicBool) -> Result<Vec<u8>> {
     let (vectors, dim) = elements(column)?;
     let mut bytes = Vec::with_capacity(column.len() * dim.div_ceil(8));
     for row in 0..column.len() {
+        if row.is_multiple_of(BLOCK_ROWS) {
+            check_waiting(abandoned)?;
+        }
         append_signs(&vectors.row(row, dim).widened(), &mut bytes);
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::{array::FixedSizeListArray, datatypes::Float32Type};
+
+    use super::*;
+
+    #[test]
+    fn signs_are_not_made_for_nobody() {
+        let vectors = [Some([Some(1.0), Some(-1.0)]), Some([Some(0.0), Some(2.0)])];
+        let column: ArrayRef =
+            Arc::new(FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(vectors, 2));
+        let abandoned = AtomicBool::new(false);
+        assert_eq!(signs_of(&column, &abandoned).unwrap(), [0b1000_0000, 0b0100_0000]);
+        abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(signs_of(&column, &abandoned).unwrap_err().state().code(), "57014");
+    }
 }

@@ -8,16 +8,17 @@
 //! counts as one without it, and whoever builds missing indexes is woken.
 
 use std::{
+    collections::HashSet,
     ops::Deref,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use parking_lot::Mutex;
 use sepal_index::{Candidates, IndexError, SearchParams, Stored, VectorIndex};
-use sepal_storage::{BlobReader, Chunk, FairCache, Near, StoreError};
+use sepal_storage::{BlobReader, Chunk, ColumnCache, Counted, FairCache, Near, StoreError};
 use sepal_types::{Error, ErrorKind, FileId, Result, SqlState, TableId, TenantId};
 use tokio::sync::Notify;
 
@@ -39,6 +40,8 @@ const WHOLE_PART: usize = 2;
 /// search can run.
 pub struct IndexMemory {
     held: Mutex<FairCache<Key, Arc<Opened>>>,
+    /// Who makes room for the indexes.
+    columns: Option<Arc<ColumnCache>>,
     filters: Arc<FilterMemory>,
     /// Bytes of a table's index, all segments together, from which on it is opened in place if it can be.
     most_whole_bytes: u64,
@@ -64,6 +67,8 @@ struct Opened {
     index: Arc<dyn VectorIndex>,
     /// The file in which it left something.
     left: Option<FileId>,
+    /// What it counts for among columns, once it is kept.
+    counted: OnceLock<Counted>,
 }
 
 /// A chunk's index, ready to be searched.
@@ -93,15 +98,26 @@ impl IndexMemory {
 
     /// `tenant_bytes`: what one tenant may hold of it at most, 0 for all of it.
     pub fn with_tenant_limit(budget_bytes: usize, tenant_bytes: usize) -> Self {
-        let (filters, tenant_filters) = (budget_bytes / FILTERS_PART, tenant_bytes / FILTERS_PART);
+        let (filters, tenant_filters) = (Self::filter_bytes(budget_bytes), Self::filter_bytes(tenant_bytes));
         let (indexes, tenant_indexes) = (budget_bytes - filters, tenant_bytes - tenant_filters);
         let share = if tenant_indexes > 0 { tenant_indexes.min(indexes) } else { indexes };
         Self {
             held: Mutex::new(FairCache::new(indexes, tenant_indexes)),
+            columns: None,
             most_whole_bytes: (share / WHOLE_PART) as u64,
             filters: Arc::new(FilterMemory::new(filters, tenant_filters)),
             changes: AtomicU64::new(0),
         }
+    }
+
+    /// What filters get of a budget.
+    pub const fn filter_bytes(budget_bytes: usize) -> usize {
+        budget_bytes / FILTERS_PART
+    }
+
+    /// Indexes take their room from columns, which have what indexes do not need.
+    pub fn beside(self, columns: &Arc<ColumnCache>) -> Self {
+        Self { columns: Some(Arc::clone(columns)), ..self }
     }
 
     /// Every index is opened as a whole, whatever there is room for: all of its file has to be sound.
@@ -111,7 +127,12 @@ impl IndexMemory {
 
     /// Bytes held now.
     pub fn bytes(&self) -> usize {
-        self.held.lock().used_bytes() + self.filters.bytes()
+        self.index_bytes() + self.filters.bytes()
+    }
+
+    /// Of them, by indexes.
+    pub fn index_bytes(&self) -> usize {
+        self.held.lock().used_bytes()
     }
 
     pub fn budget_bytes(&self) -> usize {
@@ -121,6 +142,11 @@ impl IndexMemory {
     /// Of the bytes held, a tenant's.
     pub fn tenant_bytes(&self, tenant: TenantId) -> usize {
         self.held.lock().tenant_bytes(tenant) + self.filters.tenant_bytes(tenant)
+    }
+
+    /// Of those, by indexes.
+    pub fn tenant_index_bytes(&self, tenant: TenantId) -> usize {
+        self.held.lock().tenant_bytes(tenant)
     }
 
     /// The tenant is gone.
@@ -271,14 +297,38 @@ impl IndexCache {
     pub fn insert(&self, segment: FileId, index: TableId, built: Arc<dyn VectorIndex>) {
         let bytes = built.memory_bytes();
         if built.leavable_bytes() == 0 || bytes as u64 <= self.memory.most_whole_bytes {
-            self.keep(segment, index, Arc::new(Opened { index: built, left: None }));
+            self.keep(segment, index, Arc::new(Opened::new(built, None)));
         }
+    }
+
+    /// Lets go of every opened index, by segment and index, that is not `wanted`: its segment was merged, or it was
+    /// dropped. It would take room from columns until others push it out.
+    pub fn retain(&self, wanted: impl Fn(FileId, TableId) -> bool) {
+        let gone = |(segment, index): &Key| !wanted(*segment, *index);
+        let taken = self.memory.held.lock().forget(self.tenant, gone);
+        if !taken.is_empty() {
+            self.memory.changed();
+        }
+    }
+
+    /// Which indexes are open, in any segment.
+    pub fn opened(&self) -> HashSet<TableId> {
+        self.memory.held.lock().keys(self.tenant).map(|(_, index)| *index).collect()
     }
 
     fn keep(&self, segment: FileId, index: TableId, opened: Arc<Opened>) {
         let bytes = opened.index.memory_bytes();
+        if let Some(columns) = &self.memory.columns {
+            opened.counted.get_or_init(|| columns.count(self.tenant, bytes));
+        }
         self.memory.held.lock().put(self.tenant, (segment, index), opened, bytes);
         self.memory.changed();
+    }
+}
+
+impl Opened {
+    fn new(index: Arc<dyn VectorIndex>, left: Option<FileId>) -> Self {
+        Self { index, left, counted: OnceLock::new() }
     }
 }
 
@@ -337,7 +387,7 @@ fn open(
     }
     let left = index.is_in_place().then_some(file);
     let stored = left.map(|_| stored);
-    Ok(Some(ChunkIndex { opened: Arc::new(Opened { index, left }), stored, segment }))
+    Ok(Some(ChunkIndex { opened: Arc::new(Opened::new(index, left)), stored, segment }))
 }
 
 fn unreadable(segment: FileId, problem: IndexError) -> Error {

@@ -513,7 +513,7 @@ impl Knn {
         searched: &mut Searched,
         abandoned: &AtomicBool,
     ) -> Result<Vec<Hit>> {
-        // Asked before each chunk, so that no more than one is searched for nobody.
+        // Asked before each chunk as well: a filter may take long.
         let predicate = |_: usize, reference: &ChunkRef| {
             check_waiting(abandoned)?;
             self.passing(reference)
@@ -522,7 +522,7 @@ impl Knn {
         let hits = match query {
             None => unranked(&self.version, k, predicate),
             Some(Wanted::Vector(query)) => self.nearest_vectors((query, k), predicate, searched, abandoned),
-            Some(Wanted::Bits(query)) => self.nearest_bits((query, k), predicate, searched),
+            Some(Wanted::Bits(query)) => self.nearest_bits((query, k), predicate, searched, abandoned),
         };
         hits.map_err(carry)
     }
@@ -558,6 +558,7 @@ impl Knn {
         (query, k): (&[u8], usize),
         predicate: Option<&Predicate<'_>>,
         searched: &mut Searched,
+        abandoned: &AtomicBool,
     ) -> sepal_types::Result<Vec<Hit>> {
         let (metric, of_signs) = match self.measure {
             Measure::Bits(metric) => (metric, false),
@@ -573,6 +574,7 @@ impl Knn {
             k,
             settings: self.settings(),
             predicate,
+            abandoned,
         };
         search_bits(&wanted, &self.runtime.indexes, searched)
     }

@@ -72,6 +72,9 @@ impl Examination<'_> {
             self.damaged((&error, new), consequence, past, damage);
             return false;
         }
+        if past.is_none() && !self.options.fast {
+            self.places(table, entry);
+        }
         let whole = self.vector(table, entry, past);
         let indexes = std::mem::take(&mut entry.indexes);
         entry.indexes =
@@ -159,6 +162,25 @@ impl Examination<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether some of the segment's rows can be read without the others. Where not, all can, and be written anew.
+    fn places(&mut self, table: &TableEntry, entry: &SegmentEntry) {
+        let bare = SegmentEntry { deleted: None, indexes: Vec::new(), ..entry.clone() };
+        let found = self.alone(table, bare);
+        let looked = found.and_then(|found| match found.chunk.as_sealed() {
+            Some(sealed) => sealed.check_places(),
+            None => Ok(()),
+        });
+        let Err(error) = looked else { return };
+        let (name, id) = (table.def.shown_name(), table.def.id);
+        let what = "what reads only some of its rows fails until VACUUM FULL has written them anew";
+        let mut finding =
+            Finding::of(&error, format!("no row of table \"{name}\" ({id}) is lost: {what}"), None);
+        if matches!(error, StoreError::Corrupt { .. }) {
+            finding.severity = Severity::Warning;
+        }
+        self.found(finding);
     }
 
     /// Reads a file to its end: nothing uses the few bytes that no page and no footer holds, but a device that does not

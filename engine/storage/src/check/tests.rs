@@ -123,10 +123,33 @@ fn a_flipped_byte_is_told_by_its_file() {
             unnoticed += usize::from(found.is_empty());
             std::fs::write(path, bytes).unwrap();
         }
-        // A segment has parts that nothing reads: page indexes, and column metadata that the footer repeats.
+        // A segment has parts that no row needs: page indexes, and column metadata that the footer repeats.
         assert!(unnoticed == 0 || name.ends_with("parquet"), "{name}: {unnoticed} flips were not noticed");
     }
     assert!(errors(dir.path(), end).is_empty());
+}
+
+/// Whole columns can be read without, so nothing is lost, and no repair leaves the segment out.
+#[test]
+fn places_of_pages_that_do_not_open_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let end = furnished(dir.path(), TENANT);
+    let content = files(dir.path());
+    let (path, bytes) = content.iter().find(|(path, _)| name_of(path).ends_with("parquet")).unwrap();
+    let mut told = 0;
+    for position in (0..bytes.len()).step_by(13) {
+        let mut flipped = bytes.clone();
+        flipped[position] ^= 0x10;
+        std::fs::write(path, flipped).unwrap();
+        let findings = check_with(dir.path(), end, &Known).1.findings;
+        if findings.iter().any(|finding| finding.consequence.contains("VACUUM FULL")) {
+            let of_file =
+                |finding: &Finding| finding.severity == Severity::Warning && path.ends_with(&finding.file);
+            assert!(findings.iter().all(of_file), "byte {position}: {findings:?}");
+            told += 1;
+        }
+    }
+    assert!(told > 3, "{told} of an index of four columns");
 }
 
 #[test]

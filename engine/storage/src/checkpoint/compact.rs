@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     ChunkRef, Snapshot, StoreError, StoreStats, TenantStore,
-    chunk::Chunk,
+    chunk::{Chunk, default_bytes},
     disk::PublishError,
     manifest::{Manifest, SegmentEntry},
     paths::DataKind,
@@ -202,7 +202,9 @@ impl TenantStore {
             let sound =
                 |chunk: &&ChunkRef| chunk.chunk.segment().is_some_and(|file| !damaged.contains(&file));
             let sound = table.chunks.iter().filter(sound);
-            let sizes: Vec<Size> = sound.map(|chunk| Size::of(chunk, self.segment_bytes)).collect();
+            let size =
+                |held: &ChunkRef| Size::of(held, self.segment_bytes).completed(&table.def, &held.chunk);
+            let sizes: Vec<Size> = sound.map(size).collect();
             !plan::compaction(&sizes, max_bytes).is_empty()
         })
     }
@@ -243,7 +245,8 @@ impl TenantStore {
         };
         let wanted = |entry: &&SegmentEntry| which == Rewrite::All || entry.deleted.is_some();
         let wanted: Vec<&SegmentEntry> = entry.segments.iter().filter(wanted).collect();
-        let sizes: Vec<Size> = wanted.iter().map(|entry| self.size(entry)).collect();
+        let head = self.snapshot();
+        let sizes: Vec<Size> = wanted.iter().map(|segment| self.size(&head, &entry.def, segment)).collect();
         let packs = plan::packs(&sizes);
         packs.into_iter().map(|pack| pack.into_iter().map(|at| wanted[at].file).collect()).collect()
     }
@@ -324,11 +327,11 @@ impl TenantStore {
     fn choose(&self, max_bytes: u64) -> Result<Option<Job>, StoreError> {
         let maintenance = self.maintenance.lock();
         self.poison.check()?;
-        let damaged = self.unmergeable();
+        let (damaged, head) = (self.unmergeable(), self.snapshot());
         for table in &maintenance.manifest.tables {
             let sound = table.segments.iter().filter(|entry| !damaged.contains(&entry.file));
             let sound: Vec<&SegmentEntry> = sound.collect();
-            let sizes: Vec<Size> = sound.iter().map(|entry| self.size(entry)).collect();
+            let sizes: Vec<Size> = sound.iter().map(|entry| self.size(&head, &table.def, entry)).collect();
             let chosen = plan::compaction(&sizes, max_bytes);
             let files: HashSet<FileId> = chosen.iter().map(|at| sound[*at].file).collect();
             if files.is_empty() {
@@ -343,9 +346,14 @@ impl TenantStore {
     }
 
     /// A segment as a manifest knows it.
-    fn size(&self, entry: &SegmentEntry) -> Size {
+    fn size(&self, head: &Snapshot, def: &TableDef, entry: &SegmentEntry) -> Size {
         let deleted = entry.deleted.as_ref().map_or(0, |deleted| deleted.rows);
-        Size::new(entry.rows, deleted, entry.plain_bytes, entry.variable_bytes(), self.segment_bytes)
+        let (bytes, variable) = (entry.plain_bytes, entry.variable_bytes());
+        let size = Size::new(entry.rows, deleted, bytes, variable, self.segment_bytes);
+        let version = head.table(def.id).filter(|_| default_bytes(&def.columns) > 0);
+        let mut held = version.into_iter().flat_map(|version| &version.chunks);
+        let held = held.find(|held| held.chunk.segment() == Some(entry.file));
+        held.map_or(size, |held| size.completed(def, &held.chunk))
     }
 
     /// Takes the wanted segments of a table, those that the head still has. The maintenance lock is held.

@@ -1,4 +1,5 @@
-//! Which segments are rewritten, when, and what that costs. Pure: no I/O, no clock.
+//! Which segments are rewritten, when, and what that costs. No clock, and no I/O but where a column was added with a
+//! long default: then a segment is asked whether it has that.
 //!
 //! A **flush** writes memory chunks, and with them what is cheap: segments below 1 MiB, and those of which more than a
 //! fifth is deleted if they are below 16 MiB. It never waits for a large merge, so the log is freed soon.
@@ -6,7 +7,8 @@
 //! A **compaction** is one merge at a time. A segment may hold 1 GiB of values of varying length, because the offsets
 //! of a text column end at 2 GiB, and 4 GiB in all (`StoreOptions::segment_bytes`): a million vectors of 768
 //! dimensions are one segment with one index. What it has used up of the scarcer of the two is its weight, a whole
-//! segment being 1 GiB. By its weight a segment belongs to a tier:
+//! segment being 1 GiB. What lives of a segment is counted by its rows, of whatever size they are: so all that is read
+//! for one segment, deleted rows included, weighs less than two. By its weight a segment belongs to a tier:
 //!
 //! ```text
 //! tier             0         1          2           3            full
@@ -27,12 +29,19 @@
 
 use std::collections::HashSet;
 
-use sepal_types::FileId;
+use sepal_types::{FileId, TableDef};
 
-use crate::{ChunkRef, TableVersion};
+use crate::{
+    ChunkRef, TableVersion,
+    chunk::{Chunk, default_bytes},
+};
 
 /// The weight that a merged segment stays below.
 pub(super) const FULL_WEIGHT: u64 = 1 << 30;
+/// What is read for a merged segment stays below this, deleted rows included: those that live may be the large ones, and
+/// a text column whose offsets do not reach its end could be written, but never be read again.
+const MOST_READ_WEIGHT: u64 = 2 * FULL_WEIGHT;
+const _: () = assert!(MOST_READ_WEIGHT - 1 <= i32::MAX as u64);
 /// What a row weighs at least: a column that was added with a default costs its text in every row before.
 const ROW_WEIGHT: u64 = 16;
 /// Much-deleted segments below this are rewritten by a flush.
@@ -71,13 +80,14 @@ pub(super) fn flush(table: &TableVersion, busy: &HashSet<FileId>, most: u64) -> 
         inputs.extend(merged);
         keep = stay;
     }
-    Plan { rewrite: pack(inputs, most), keep }
+    Plan { rewrite: pack(inputs, &table.def, most), keep }
 }
 
 /// In row-id order into as few segments as stay below [`FULL_WEIGHT`].
-fn pack(mut inputs: Vec<ChunkRef>, most: u64) -> Vec<Vec<ChunkRef>> {
+fn pack(mut inputs: Vec<ChunkRef>, def: &TableDef, most: u64) -> Vec<Vec<ChunkRef>> {
     inputs.sort_by_key(|chunk| chunk.chunk.first_row());
-    let sizes: Vec<Size> = inputs.iter().map(|chunk| Size::of(chunk, most)).collect();
+    let sizes: Vec<Size> =
+        inputs.iter().map(|held| Size::of(held, most).completed(def, &held.chunk)).collect();
     let packs = packs(&sizes);
     packs.into_iter().map(|pack| pack.into_iter().map(|at| inputs[at].clone()).collect()).collect()
 }
@@ -106,6 +116,18 @@ impl Size {
         let share = u64::try_from(share).unwrap_or(u64::MAX);
         let weight = share.max(variable).max(u64::from(rows) * ROW_WEIGHT);
         Self { rows, deleted, bytes, weight }
+    }
+
+    /// With what its rows have in columns of varying length that were added after them. Which columns those are a
+    /// segment's file tells, which is asked where it matters.
+    pub(super) fn completed(self, def: &TableDef, chunk: &Chunk) -> Self {
+        let of_all = |bytes: u64| bytes.saturating_mul(u64::from(self.rows));
+        let most = of_all(default_bytes(&def.columns));
+        let added = match most < TINY_BYTES {
+            true => most,
+            false => of_all(default_bytes(def.columns.iter().filter(|column| chunk.lacks(column.id)))),
+        };
+        Self { weight: self.weight.saturating_add(added), ..self }
     }
 
     pub(super) fn live_bytes(self) -> u64 {
@@ -152,6 +174,7 @@ pub(super) fn compaction(sizes: &[Size], max_bytes: u64) -> Vec<usize> {
         (0..MAX_SEGMENTS).find(|tier| open.iter().filter(|at| sizes[**at].tier() == *tier).count() > 1);
     let Some(tier) = crowded else { return Vec::new() };
     let (mut bytes, mut weight) = (0, 0);
+    // Of none more than a fifth is deleted: less than `MOST_READ_WEIGHT` is read.
     let merged = open.into_iter().take_while(|at| {
         bytes += sizes[*at].live_bytes();
         weight += sizes[*at].live_weight();
@@ -162,19 +185,22 @@ pub(super) fn compaction(sizes: &[Size], max_bytes: u64) -> Vec<usize> {
     if merged.len() > 1 { merged } else { Vec::new() }
 }
 
-/// In their order into as few lists as stay below [`FULL_WEIGHT`]; a larger one stands alone.
+/// In their order into as few lists as stay below [`FULL_WEIGHT`], and of which less than [`MOST_READ_WEIGHT`] is read; a
+/// larger one stands alone.
 pub(super) fn packs(sizes: &[Size]) -> Vec<Vec<usize>> {
     let mut packs: Vec<Vec<usize>> = Vec::new();
-    let mut weight = 0;
+    let (mut weight, mut read) = (0, 0_u64);
     for (at, size) in sizes.iter().enumerate() {
         let more = size.live_weight();
+        let all = read.saturating_add(size.weight);
         match packs.last_mut() {
-            Some(pack) if weight + more <= FULL_WEIGHT => {
+            Some(pack) if weight + more <= FULL_WEIGHT && all < MOST_READ_WEIGHT => {
                 weight += more;
+                read = all;
                 pack.push(at);
             }
             _ => {
-                weight = more;
+                (weight, read) = (more, size.weight);
                 packs.push(vec![at]);
             }
         }
@@ -192,7 +218,14 @@ pub(super) fn worst_amplification(flush_weight: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use sepal_types::{ColumnDef, ColumnId, RowId, SqlType};
+
     use super::*;
+    use crate::{
+        chunk::MemoryChunk,
+        fixtures::{batch, items},
+    };
 
     const MIB: u64 = 1 << 20;
 
@@ -308,6 +341,61 @@ mod tests {
     fn packs_keep_the_order_and_the_limit() {
         let sizes = [400, 400, 300, 1_100, 10, 20].map(|mib| sized(mib * MIB));
         assert_eq!(packs(&sizes), [vec![0, 1], vec![2], vec![3], vec![4, 5]]);
+    }
+
+    /// Whoever deletes the small rows leaves the large ones, and nobody knows how large those are.
+    #[test]
+    fn what_is_left_of_a_segment_counts_as_all_that_it_may_be() {
+        let rest = Size::new(1_000, 990, 900 * MIB, 900 * MIB, 4 << 30);
+        assert_eq!(rest.live_bytes(), 9 * MIB);
+        assert_eq!(packs(&[rest; 5]), [vec![0, 1], vec![2, 3], vec![4]], "offsets end at 2 GiB");
+        let vectors = Size::new(1_000, 990, 3_500 * MIB, 0, 4 << 30);
+        assert_eq!(packs(&[vectors; 3]), [vec![0, 1], vec![2]], "what is read is in memory");
+    }
+
+    proptest! {
+        /// Whatever is deleted, and however large what is left may be.
+        #[test]
+        fn no_pack_can_be_too_long_to_be_read(
+            segments in prop::collection::vec((1..70_000_000_u32, 0..=100_u64, 0..1_500_u64, 0..=100_u64), 0..12),
+        ) {
+            let size = |(rows, deleted, mib, variable): (u32, u64, u64, u64)| {
+                let bytes = mib * MIB;
+                Size::new(rows, u64::from(rows) * deleted / 100, bytes, bytes * variable / 100, 4 << 30)
+            };
+            let sizes: Vec<Size> = segments.into_iter().map(size).collect();
+            let packs = packs(&sizes);
+            prop_assert_eq!(packs.concat(), (0..sizes.len()).collect::<Vec<_>>());
+            for pack in packs.iter().filter(|pack| pack.len() > 1) {
+                let sum = |of: fn(Size) -> u64| pack.iter().map(|at| of(sizes[*at])).sum::<u64>();
+                prop_assert!(i32::try_from(sum(|size| size.weight)).is_ok());
+                prop_assert!(sum(Size::live_weight) <= FULL_WEIGHT);
+            }
+        }
+    }
+
+    #[test]
+    fn a_default_counts_in_every_row_that_has_not_its_column() {
+        let mut def = items(20_000, "items");
+        let chunk = Chunk::memory(MemoryChunk::inserted(RowId(1), &batch(&[1]), 1).unwrap());
+        let rows = Size::new(2_000_000, 0, 32 * MIB, 0, 4 << 30);
+        assert_eq!(rows.completed(&def, &chunk).weight, rows.weight, "nothing was added");
+        let added = |ty: SqlType, missing: usize| {
+            let missing = Some("1".repeat(missing));
+            ColumnDef { missing, ..ColumnDef::new(ColumnId(90), "added", ty) }
+        };
+        // A number takes its place in the row, and has no offset.
+        def.columns.push(added(SqlType::Int8, 300));
+        assert_eq!(rows.completed(&def, &chunk).weight, rows.weight);
+        def.columns[3] = added(SqlType::Text, 300);
+        let completed = rows.completed(&def, &chunk);
+        assert!(completed.weight > 2_000_000 * 300, "{}", completed.weight);
+        assert_eq!(packs(&[rows; 4]).len(), 1);
+        assert_eq!(packs(&[completed; 4]).len(), 4, "a text of 600 MB each");
+        // The rows of this one were inserted with it.
+        def.columns[3].missing = None;
+        def.columns[1].missing = Some("x".repeat(300));
+        assert_eq!(rows.completed(&def, &chunk).weight, rows.weight);
     }
 
     #[test]

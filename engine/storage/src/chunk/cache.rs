@@ -1,4 +1,5 @@
-//! Decoded columns of segments, kept up to a byte budget that all tenants share fairly.
+//! Decoded columns of segments, kept up to a byte budget that all tenants share fairly, and that what else is made of
+//! their rows takes its part of.
 //!
 //! Segments put columns in and take them out; `database` makes one cache per process and empties it for a tenant
 //! whose key is revoked. The key holds tenant and file, and a file's id is random and never reused, so one
@@ -25,8 +26,6 @@ pub(crate) struct CacheKey {
 
 /// Who leaves first: [`FairCache`].
 pub struct ColumnCache {
-    /// What one tenant may hold at most.
-    tenant_bytes: usize,
     held: Mutex<FairCache<(FileId, Option<ColumnId>), ArrayRef>>,
     /// How often something was put in or taken out, for [`super::Near`].
     changes: AtomicU64,
@@ -37,7 +36,7 @@ pub struct ColumnCache {
 }
 
 /// Bytes that a tenant holds beside columns, until it is dropped: columns make room for them.
-pub(crate) struct Counted {
+pub struct Counted {
     cache: Arc<ColumnCache>,
     tenant: TenantId,
     bytes: usize,
@@ -63,7 +62,6 @@ impl ColumnCache {
     /// `tenant_bytes`: what one tenant may hold of it at most, 0 for all of it.
     pub fn with_tenant_limit(budget_bytes: usize, tenant_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
-            tenant_bytes: if tenant_bytes > 0 { tenant_bytes.min(budget_bytes) } else { budget_bytes },
             held: Mutex::new(FairCache::new(budget_bytes, tenant_bytes)),
             changes: AtomicU64::new(0),
             hits: AtomicU64::new(0),
@@ -86,9 +84,9 @@ impl ColumnCache {
         self.held.lock().budget_bytes()
     }
 
-    /// Bytes that one tenant may hold at most.
-    pub(crate) fn most_tenant_bytes(&self) -> usize {
-        self.tenant_bytes
+    /// Bytes that a tenant's columns may take at most, beside what is counted now.
+    pub(crate) fn most_tenant_bytes(&self, tenant: TenantId) -> usize {
+        self.held.lock().most_entry_bytes(tenant)
     }
 
     /// Columns found and not found so far.
@@ -106,7 +104,7 @@ impl ColumnCache {
     }
 
     /// Counts what a tenant holds of its segments' rows in another form.
-    pub(crate) fn count(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Counted {
+    pub fn count(self: &Arc<Self>, tenant: TenantId, bytes: usize) -> Counted {
         self.held.lock().pin(tenant, bytes);
         self.changed();
         Counted { cache: Arc::clone(self), tenant, bytes }
@@ -119,8 +117,9 @@ impl ColumnCache {
     }
 
     pub(crate) fn forget_file(&self, tenant: TenantId, file: FileId) {
-        self.held.lock().forget(tenant, |(held, _)| *held == file);
+        let taken = self.held.lock().forget(tenant, |(held, _)| *held == file);
         self.changed();
+        drop(taken);
     }
 
     /// Grows with every change of what is held.

@@ -73,6 +73,15 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         self.entry_bytes(tenant) + self.pinned_by(tenant)
     }
 
+    /// What a tenant's entries may take at most, whoever else has some.
+    pub fn most_entry_bytes(&self, tenant: TenantId) -> usize {
+        let of_all = self.budget_bytes - self.pinned_bytes.min(self.budget_bytes / 2);
+        match self.tenant_bytes {
+            0 => of_all,
+            limit => of_all.min(limit - self.pinned_by(tenant).min(limit / 2)),
+        }
+    }
+
     pub fn get(&mut self, tenant: TenantId, key: &K) -> Option<V> {
         let found = self.tenants.get_mut(&tenant)?.entries.get(key).map(|(value, _)| value.clone())?;
         self.by_use.put(tenant, self.clock);
@@ -106,6 +115,11 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         self.set_pinned(tenant, before.saturating_sub(bytes));
     }
 
+    /// What a tenant has entries of.
+    pub fn keys(&self, tenant: TenantId) -> impl Iterator<Item = &K> {
+        self.tenants.get(&tenant).into_iter().flat_map(|share| share.entries.iter().map(|(key, _)| key))
+    }
+
     /// Drops everything of a tenant.
     pub fn forget_tenant(&mut self, tenant: TenantId) {
         if let Some(share) = self.tenants.remove(&tenant) {
@@ -115,15 +129,16 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         }
     }
 
-    /// Drops some entries of a tenant.
-    pub fn forget(&mut self, tenant: TenantId, gone: impl Fn(&K) -> bool) {
-        let Some(share) = self.tenants.get_mut(&tenant) else { return };
+    /// Takes out some entries of a tenant. Whoever holds a lock drops them once he has given it back.
+    pub fn forget(&mut self, tenant: TenantId, gone: impl Fn(&K) -> bool) -> Vec<V> {
+        let Some(share) = self.tenants.get_mut(&tenant) else { return Vec::new() };
         let before = share.bytes;
-        let mut freed = 0;
-        share.entries.retain(|key, (_, bytes)| {
+        let (mut freed, mut taken) = (0, Vec::new());
+        share.entries.retain(|key, (value, bytes)| {
             let keep = !gone(key);
             if !keep {
                 freed += *bytes;
+                taken.push(value.clone());
             }
             keep
         });
@@ -131,6 +146,7 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         let now = share.bytes;
         self.used_bytes -= freed;
         self.reorder(tenant, before, now);
+        taken
     }
 
     fn entry_bytes(&self, tenant: TenantId) -> usize {
@@ -233,6 +249,21 @@ mod tests {
     }
 
     #[test]
+    fn entries_have_what_is_not_pinned_but_half_at_least() {
+        let mut cache: FairCache<u32, u32> = FairCache::new(1_000, 400);
+        assert_eq!(cache.most_entry_bytes(tenant(1)), 400);
+        cache.pin(tenant(1), 100);
+        assert_eq!((cache.most_entry_bytes(tenant(1)), cache.most_entry_bytes(tenant(2))), (300, 400));
+        cache.pin(tenant(1), 700);
+        assert_eq!((cache.most_entry_bytes(tenant(1)), cache.most_entry_bytes(tenant(2))), (200, 400));
+        let mut cache: FairCache<u32, u32> = FairCache::new(1_000, 0);
+        cache.pin(tenant(1), 300);
+        assert_eq!(cache.most_entry_bytes(tenant(2)), 700);
+        cache.pin(tenant(2), 300);
+        assert_eq!(cache.most_entry_bytes(tenant(1)), 500);
+    }
+
+    #[test]
     fn a_scan_does_not_empty_another_tenants_part() {
         let mut cache = FairCache::new(1_000, 0);
         fill(&mut cache, 1, 0..40);
@@ -284,9 +315,11 @@ mod tests {
         fill(&mut cache, 1, 0..10);
         fill(&mut cache, 1, 0..10);
         assert_eq!(cache.used_bytes(), 100, "replaced, not added");
-        cache.forget(tenant(1), |key| key % 2 == 0);
+        let mut taken = cache.forget(tenant(1), |key| key % 2 == 0);
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 2, 4, 6, 8]);
         assert_eq!((cache.used_bytes(), held(&mut cache, 1, 0..10)), (50, 5));
-        cache.forget(tenant(1), |_| true);
+        assert_eq!(cache.forget(tenant(1), |_| true).len(), 5);
         fill(&mut cache, 2, 0..3);
         cache.forget_tenant(tenant(2));
         assert_eq!((cache.used_bytes(), cache.tenants.len(), cache.by_bytes.len()), (0, 0, 0));

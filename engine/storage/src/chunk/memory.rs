@@ -8,14 +8,17 @@ use arrow::{
     array::{Array, ArrayRef, BooleanArray, UInt64Array},
     buffer::BooleanBuffer,
     compute,
-    datatypes::DataType,
     record_batch::RecordBatch,
 };
 use roaring::RoaringBitmap;
-use sepal_types::{ColumnId, RowId, TableDef};
+use sepal_types::{ColumnDef, ColumnId, RowId, TableDef};
 
-use super::ChunkRef;
-use crate::{StoreError, arrow_types::stored_column, row_bytes::array_bytes};
+use super::{ChunkRef, missing::default_bytes};
+use crate::{
+    StoreError,
+    arrow_types::stored_column,
+    row_bytes::{array_bytes, varying_bytes},
+};
 
 /// A run of rows with the arrays as they were inserted.
 pub(crate) struct MemoryChunk {
@@ -25,7 +28,7 @@ pub(crate) struct MemoryChunk {
     ids: Ids,
     columns: Vec<(ColumnId, ArrayRef)>,
     bytes: u64,
-    /// Of columns whose values vary in length.
+    /// Of columns whose values vary in length, as [`varying_bytes`] counts them.
     variable_bytes: u64,
 }
 
@@ -65,9 +68,8 @@ impl MemoryChunk {
     fn new(generation: u64, ids: Ids, columns: Vec<(ColumnId, ArrayRef)>) -> Self {
         let (mut bytes, mut variable_bytes) = (0, 0);
         for (_, array) in &columns {
-            let size = array_bytes(array.as_ref()) as u64;
-            bytes += size;
-            variable_bytes += if varies(array.data_type()) { size } else { 0 };
+            bytes += array_bytes(array.as_ref()) as u64;
+            variable_bytes += varying_bytes(array.as_ref()) as u64;
         }
         Self { generation, ids, columns, bytes, variable_bytes }
     }
@@ -82,6 +84,13 @@ impl MemoryChunk {
 
     pub(crate) const fn variable_bytes(&self) -> u64 {
         self.variable_bytes
+    }
+
+    /// What it takes when it is merged: with what its rows have in columns that were added after them.
+    pub(crate) fn complete_bytes(&self, def: &TableDef) -> u64 {
+        let absent = |column: &&ColumnDef| column.missing.is_some() && self.column(column.id).is_none();
+        let absent = def.columns.iter().filter(absent);
+        self.bytes.saturating_add(default_bytes(absent).saturating_mul(u64::from(self.rows())))
     }
 
     pub(crate) fn rows(&self) -> u32 {
@@ -128,15 +137,6 @@ pub(crate) fn row_count(first_row: RowId, batch: &RecordBatch) -> Result<u32, St
         return Err(StoreError::Bug(format!("an insert of {rows} rows from row {first_row}")));
     }
     Ok(rows)
-}
-
-/// Whether values of a type differ in length, so that an array of them has offsets.
-pub(crate) fn varies(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Boolean | DataType::Null | DataType::FixedSizeBinary(_) => false,
-        DataType::FixedSizeList(item, _) => varies(item.data_type()),
-        other => !other.is_primitive(),
-    }
 }
 
 /// The live rows of several chunks as one memory chunk in row-id order; `None` when no row lives.

@@ -1,14 +1,16 @@
 //! What rows have in a column that was added after them: `missing`, or NULL.
 //!
-//! Called by [`super::Chunk::column`], and where a column is added. Reads the text forms that Postgres prints, which is
-//! what the planner stores in [`ColumnDef::missing`]; a value that does not read is a bug, not a user's error.
+//! Called by [`super::Chunk::column`], and where a column is added; plans ask what it costs to write it into every row.
+//! Reads the text forms that Postgres prints, which is what the planner stores in [`ColumnDef::missing`]; a value that
+//! does not read is a bug, not a user's error.
 
 use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, FixedSizeListArray, Int32Array, ListArray,
-        PrimitiveArray, StringArray, UInt8Array, UInt32Array, new_null_array,
+        ArrayRef, AsArray, BinaryArray, Date32Array, FixedSizeBinaryArray, FixedSizeListArray, Int32Array,
+        ListArray, PrimitiveArray, StringArray, TimestampMicrosecondArray, UInt8Array, UInt32Array,
+        new_null_array,
     },
     buffer::OffsetBuffer,
     compute::{self, CastOptions},
@@ -17,13 +19,39 @@ use arrow::{
     },
 };
 use sepal_crypto::unhex;
-use sepal_types::{BitString, ColumnDef, SparseVector, SqlType, VectorElement, parse_elements};
+use sepal_types::{
+    BitString, ColumnDef, SparseVector, SqlType, VectorElement, days_from_civil, days_in_month,
+    parse_elements,
+};
 
-use crate::{StoreError, arrow_types::arrow_type};
+use crate::{
+    StoreError,
+    arrow_types::arrow_type,
+    row_bytes::{varies, varying_bytes},
+};
 
-/// Whether the value of rows that are older than the column reads. Errors: [`StoreError::Bug`].
-pub(crate) fn check_missing(column: &ColumnDef) -> Result<(), StoreError> {
-    constant(column, 1).map(drop)
+const MICROS_PER_SECOND: i64 = 1_000_000;
+const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
+
+/// Whether the value of rows that are older than the column reads, and a chunk of so many can have it in each: what no
+/// offset reaches nobody could read.
+///
+/// Errors: [`StoreError::Bug`]; [`StoreError::DefaultTooLarge`].
+pub(crate) fn check_missing(column: &ColumnDef, rows: u32) -> Result<(), StoreError> {
+    let single = constant(column, 1)?;
+    let bytes = varying_bytes(single.as_ref()) as u64 * u64::from(rows);
+    if i32::try_from(bytes).is_ok() {
+        return Ok(());
+    }
+    Err(StoreError::DefaultTooLarge { column: column.name.clone(), rows })
+}
+
+/// Bytes a row that [`constant`] gives, about, for those of the columns whose values vary in length.
+pub(crate) fn default_bytes<'a>(columns: impl IntoIterator<Item = &'a ColumnDef>) -> u64 {
+    let columns = columns.into_iter().filter_map(|column| Some((column, column.missing.as_ref()?)));
+    let varying = columns.filter(|(column, _)| varies(&arrow_type(&column.ty)));
+    // An element of a vector has four bytes, and in the text of one two characters at least.
+    varying.map(|(_, text)| 2 * text.len() as u64).sum()
 }
 
 /// The column for `rows` rows that do not have it.
@@ -64,9 +92,16 @@ fn parse(ty: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {
         SqlType::Timestamptz => {
             // Arrow parses offsets but not zone names; the instant is the same.
             let zone = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
-            let parsed = cast(texts, &zone)?;
-            Ok(Arc::new(parsed.as_primitive::<TimestampMicrosecondType>().clone().with_timezone("UTC")))
+            let instants = match cast(texts, &zone) {
+                Ok(parsed) => parsed.as_primitive::<TimestampMicrosecondType>().clone(),
+                Err(_) => TimestampMicrosecondArray::from(each(texts, instant)?),
+            };
+            Ok(Arc::new(instants.with_timezone("UTC")))
         }
+        SqlType::Timestamp => cast(texts, &arrow_type(ty))
+            .or_else(|_| Ok(Arc::new(TimestampMicrosecondArray::from(each(texts, instant)?)) as ArrayRef)),
+        SqlType::Date => cast(texts, &arrow_type(ty))
+            .or_else(|_| Ok(Arc::new(Date32Array::from(each(texts, date)?)) as ArrayRef)),
         other => cast(texts, &arrow_type(other)),
     }
 }
@@ -180,4 +215,59 @@ fn each<T>(texts: &[Option<String>], read: impl Fn(&str) -> Option<T>) -> Result
 
 fn bytes(digits: &str) -> Option<Vec<u8>> {
     unhex(digits.as_bytes()).map(|bytes| bytes.to_vec())
+}
+
+/// Days since 1970, also of what Arrow does not read: infinities, years before Christ and after 9999.
+fn date(text: &str) -> Option<i32> {
+    match text {
+        "infinity" => Some(i32::MAX),
+        "-infinity" => Some(i32::MIN),
+        _ => i32::try_from(days(era(text))?).ok(),
+    }
+}
+
+/// Microseconds since 1970 of a timestamp, with or without an offset: `0044-03-15 12:00:00.5+00:53:28 BC`.
+fn instant(text: &str) -> Option<i64> {
+    match text {
+        "infinity" => return Some(i64::MAX),
+        "-infinity" => return Some(i64::MIN),
+        _ => {}
+    }
+    let (text, before_christ) = era(text);
+    let (day, clock) = text.split_once(' ').unwrap_or((text, "0"));
+    let (clock, east) = match clock.find(['+', '-']) {
+        Some(place) => {
+            let (clock, offset) = clock.split_at(place);
+            let (sign, offset) = offset.split_at(1);
+            (clock, if sign == "-" { -seconds(offset)? } else { seconds(offset)? })
+        }
+        None => (clock, 0),
+    };
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let micros = format!("{fraction:0<6}").get(..6)?.parse::<u32>().ok()?;
+    let time = (seconds(clock)? - east) * MICROS_PER_SECOND + i64::from(micros);
+    days((day, before_christ))?.checked_mul(MICROS_PER_DAY)?.checked_add(time)
+}
+
+/// The text without its era, and whether it is the one before Christ.
+fn era(text: &str) -> (&str, bool) {
+    text.strip_suffix(" BC").map_or((text, false), |text| (text, true))
+}
+
+/// `2024-02-29` as days since 1970.
+fn days((text, before_christ): (&str, bool)) -> Option<i64> {
+    let mut parts = text.split('-').map(|part| part.parse::<u32>().ok());
+    let (year, month, day) = (i64::from(parts.next()??), parts.next()??, parts.next()??);
+    let year = if before_christ { 1 - year } else { year };
+    let known = (1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day);
+    (known && parts.next().is_none()).then(|| days_from_civil(year, month, day))
+}
+
+/// `12`, `12:30`, `12:30:15`: hours, minutes and seconds.
+fn seconds(text: &str) -> Option<i64> {
+    let mut total = 0;
+    for (part, unit) in text.split(':').zip([3600, 60, 1]) {
+        total += i64::from(part.parse::<u32>().ok()?) * unit;
+    }
+    Some(total)
 }

@@ -12,10 +12,10 @@ mod missing;
 mod near;
 mod sealed;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, UInt32Array, UInt64Array},
+    array::{Array, ArrayRef, UInt32Array, UInt64Array},
     datatypes::DataType,
 };
 use parking_lot::Mutex;
@@ -25,15 +25,16 @@ use crate::{
     StoreError,
     arrow_types::{arrow_type, has_arrow_type},
     blob::BlobReader,
+    segment::{Run, RunSpace},
 };
 
 pub(crate) use cache::CacheKey;
-pub use cache::ColumnCache;
+pub use cache::{ColumnCache, Counted};
 pub use deletions::{Deletions, Live};
 pub use fair::FairCache;
 pub(crate) use keys::{KeyColumns, KeyMap};
-pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count, varies};
-pub(crate) use missing::check_missing;
+pub(crate) use memory::{MemoryChunk, live_mask, merge, row_count};
+pub(crate) use missing::{check_missing, default_bytes};
 pub use near::Near;
 pub(crate) use sealed::{SealedChunk, SealedParts};
 
@@ -152,6 +153,68 @@ impl Chunk {
         }
     }
 
+    /// The first of `rows`, as many as are well read together where about `most_bytes` of these columns may be in
+    /// memory at a time; one at least. `None` is the row ids. A memory chunk's are all.
+    ///
+    /// Errors: [`StoreError::Bug`] without rows, or for rows past the end.
+    pub fn run(
+        &self,
+        columns: &[Option<ColumnId>],
+        rows: Range<u32>,
+        most_bytes: usize,
+    ) -> Result<Run, StoreError> {
+        self.check_run(&rows)?;
+        match &self.kind {
+            Kind::Memory(_) => Ok(Run { rows, bytes: 0 }),
+            Kind::Sealed(chunk) => chunk.run(columns, rows, most_bytes),
+        }
+    }
+
+    /// [`Self::column`] of some rows, for one who needs them once: a segment reads only these, and nothing gets into
+    /// the cache. What it reads of vectors lies in `space`.
+    ///
+    /// Errors: [`StoreError::Bug`] as for [`Self::run`].
+    pub fn column_run(
+        &self,
+        column: &ColumnDef,
+        rows: Range<u32>,
+        space: &RunSpace,
+    ) -> Result<ArrayRef, StoreError> {
+        self.check_run(&rows)?;
+        let stored = match &self.kind {
+            Kind::Memory(_) => return Ok(self.column(column)?.slice(rows.start as usize, rows.len())),
+            Kind::Sealed(chunk) => chunk.column_run(column.id, &column.ty, &rows, space)?,
+        };
+        match stored {
+            Some(array) => fit(array, &column.ty),
+            None => missing::constant(column, rows.len()),
+        }
+    }
+
+    /// [`Self::row_ids`] of some rows. Nothing gets into the cache.
+    ///
+    /// Errors: [`StoreError::Bug`] as for [`Self::run`].
+    pub fn row_ids_run(&self, rows: Range<u32>) -> Result<Arc<UInt64Array>, StoreError> {
+        self.check_run(&rows)?;
+        let (first, last) = (self.first_row().0, self.last_row().0);
+        match &self.kind {
+            Kind::Memory(chunk) => Ok(Arc::new(chunk.row_ids().slice(rows.start as usize, rows.len()))),
+            // None is missing, as in most segments.
+            Kind::Sealed(_) if last - first + 1 == u64::from(self.rows()) => {
+                let ids = first + u64::from(rows.start)..first + u64::from(rows.end);
+                Ok(Arc::new(UInt64Array::from_iter_values(ids)))
+            }
+            Kind::Sealed(chunk) => chunk.row_ids_run(&rows),
+        }
+    }
+
+    fn check_run(&self, rows: &Range<u32>) -> Result<(), StoreError> {
+        if rows.is_empty() || rows.end > self.rows() {
+            return Err(StoreError::Bug(format!("rows {rows:?} of a chunk of {}", self.rows())));
+        }
+        Ok(())
+    }
+
     /// Bytes that decoded columns of the tenant's segments may take at most; `None` for a memory chunk.
     pub fn decoded_most_bytes(&self) -> Option<usize> {
         match &self.kind {
@@ -173,6 +236,14 @@ impl Chunk {
         match &self.kind {
             Kind::Memory(_) => true,
             Kind::Sealed(chunk) => chunk.is_at_hand(column),
+        }
+    }
+
+    /// Whether its rows are older than the column. May open a segment's footer; one that does not open may be older.
+    pub(crate) fn lacks(&self, column: ColumnId) -> bool {
+        match &self.kind {
+            Kind::Memory(chunk) => chunk.column(column).is_none(),
+            Kind::Sealed(chunk) => chunk.lacks(column),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Made when a store opens and by checkpoints; read through [`super::Chunk`]. Never writes, but for `reseal`.
 
 mod reseal;
+mod run;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,8 +30,11 @@ use crate::{
     disk::Disk,
     manifest::{BlobEntry, SegmentEntry},
     paths::{DataKind, show},
-    segment::{Footer, Identity, VECTORS_PER_PAGE},
+    segment::{Footer, Identity},
 };
+
+/// Of a segment's rows fewer than this part are read by their pages.
+const FEW_PART: usize = 64;
 
 /// What a [`SealedChunk`] is made of.
 pub(crate) struct SealedParts {
@@ -142,7 +146,7 @@ impl SealedChunk {
         ty: &SqlType,
         positions: &[u32],
     ) -> Result<Option<ArrayRef>, StoreError> {
-        let many = positions.len() >= self.rows() as usize / VECTORS_PER_PAGE;
+        let many = positions.len() >= self.rows() as usize / FEW_PART;
         if many || self.is_decoded(column) {
             let whole = self.column_once(column, ty)?;
             return whole.map(|whole| taken(&whole, positions)).transpose();
@@ -152,7 +156,7 @@ impl SealedChunk {
 
     /// Bytes that decoded columns of the tenant may take at most.
     pub(crate) fn decoded_most_bytes(&self) -> usize {
-        self.parts.cache.most_tenant_bytes()
+        self.parts.cache.most_tenant_bytes(self.parts.identity.tenant)
     }
 
     /// A map of its keys, which lives beside the cache, but counts.
@@ -172,6 +176,11 @@ impl SealedChunk {
             || self.footer.get().is_some_and(|footer| !footer.has_column(column))
     }
 
+    /// Whether the segment is older than the column, or does not open.
+    pub(crate) fn lacks(&self, column: ColumnId) -> bool {
+        !self.footer().is_ok_and(|footer| footer.has_column(column))
+    }
+
     /// The names of all columns that the file has, those that the table has dropped included. Opens the footer.
     pub(crate) fn stored_columns(&self) -> Result<Vec<String>, StoreError> {
         Ok(self.footer()?.names())
@@ -180,6 +189,11 @@ impl SealedChunk {
     /// Reads and decodes a column as it lies there, to see whether it can be.
     pub(crate) fn check_stored(&self, name: &str) -> Result<(), StoreError> {
         self.footer()?.check(&self.parts.disk, &self.parts.path, name)
+    }
+
+    /// Whether it can be read where in the file each page lies.
+    pub(crate) fn check_places(&self) -> Result<(), StoreError> {
+        self.footer()?.check_places(&self.parts.disk, &self.parts.path)
     }
 
     /// Whether there is an index that can be searched, as far as is known.

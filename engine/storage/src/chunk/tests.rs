@@ -7,13 +7,16 @@ use arrow::{
         Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray,
         StringArray,
     },
-    datatypes::{Float16Type, Float32Type, Int32Type, Int64Type, IntervalMonthDayNano, UInt8Type},
+    datatypes::{
+        Date32Type, Float16Type, Float32Type, Int32Type, Int64Type, IntervalMonthDayNano,
+        TimestampMicrosecondType, UInt8Type,
+    },
 };
 use sepal_types::{ColumnId, FileId, RowId, SqlType, TableId, TenantId};
 
 use super::{CacheKey, Chunk, ChunkRef, ColumnCache, KeyMap, MemoryChunk, merge};
 use crate::{
-    NoBlobs, Op, arrow_type,
+    NoBlobs, Op, RunSpace, StoreError, arrow_type,
     fixtures::{TENANT, batch, column, commit, create, items, put},
 };
 
@@ -141,6 +144,85 @@ fn columns_added_later_have_their_missing_value() {
     wrong.missing = Some("x".into());
     assert!(chunk.column(&wrong).is_err());
     assert_eq!(chunk.column(&column(9, "added", SqlType::Int4)).unwrap().null_count(), 2);
+}
+
+/// Arrow reads none of these.
+#[test]
+fn missing_times_may_be_infinite_and_far_away() {
+    let chunk = chunk(1, &[1, 2]).chunk;
+    let added = |ty: SqlType, missing: &str| {
+        let mut column = column(9, "added", ty);
+        column.missing = Some(missing.into());
+        chunk.column(&column)
+    };
+    let with = |ty: SqlType, missing: &str| added(ty, missing).unwrap();
+    for (text, days) in [
+        ("infinity", i32::MAX),
+        ("-infinity", i32::MIN),
+        ("0001-12-31 BC", -719_163),
+        ("10000-01-01", 2_932_897),
+    ] {
+        assert_eq!(with(SqlType::Date, text).as_primitive::<Date32Type>().value(1), days, "{text}");
+    }
+    for (text, micros) in [
+        ("infinity", i64::MAX),
+        ("-infinity", i64::MIN),
+        ("1970-01-01 00:53:28.5+00:53:28", 500_000),
+        ("10000-01-01 00:00:00-05:30", (2_932_897 * 86_400 + 19_800) * 1_000_000),
+        ("0001-12-31 00:00:00+00 BC", -719_163 * 86_400_000_000),
+    ] {
+        let instant = with(SqlType::Timestamptz, text);
+        assert_eq!(instant.as_primitive::<TimestampMicrosecondType>().value(1), micros, "{text}");
+    }
+    assert_eq!(
+        with(SqlType::Timestamp, "infinity").as_primitive::<TimestampMicrosecondType>().value(0),
+        i64::MAX
+    );
+    for (ty, text) in [(SqlType::Date, "10000-02-30"), (SqlType::Timestamp, "10000-01-01 x")] {
+        assert!(added(ty, text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn runs_are_parts_of_whole_columns_and_are_not_kept() {
+    const ITEMS: TableId = TableId(20_000);
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    commit(&store, vec![Op::CreateTable(items(20_000, "items"))]);
+    put(&store, ITEMS, &(0..1_000).collect::<Vec<_>>());
+    store.checkpoint(&NoBlobs).unwrap();
+    put(&store, ITEMS, &(1_000..1_100).collect::<Vec<_>>());
+    let snapshot = store.snapshot();
+    let version = snapshot.table(ITEMS).unwrap();
+    assert_eq!(version.chunks.len(), 2);
+    let mut late = column(9, "late", SqlType::Int4);
+    late.missing = Some("7".into());
+    let space = RunSpace::default();
+    for held in &version.chunks {
+        let chunk = &held.chunk;
+        for rows in [0..1, 5..chunk.rows() - 1, 0..chunk.rows()] {
+            for column in version.def.columns.iter().chain([&late]) {
+                store.cache.forget_tenant(TENANT);
+                let keys = store.cache.tenant_bytes(TENANT);
+                let run = chunk.column_run(column, rows.clone(), &space).unwrap();
+                assert_eq!(store.cache.tenant_bytes(TENANT), keys);
+                let whole = chunk.column(column).unwrap().slice(rows.start as usize, rows.len());
+                assert_eq!((&run, run.data_type()), (&whole, &arrow_type(&column.ty)), "{rows:?}");
+                assert_eq!(&chunk.column_run(column, rows.clone(), &space).unwrap(), &run, "from the cache");
+            }
+            let ids = chunk.row_ids_run(rows.clone()).unwrap();
+            let whole = chunk.row_ids().unwrap();
+            assert_eq!(*ids, whole.slice(rows.start as usize, rows.len()));
+        }
+        let (column, end) = (&version.def.columns[0], chunk.rows());
+        assert!(chunk.run(&[Some(column.id), None], 0..end, 1).is_ok_and(|run| run.rows.start == 0));
+        let empty = end..end;
+        for rows in [empty, 0..end + 1] {
+            assert!(matches!(chunk.column_run(column, rows.clone(), &space), Err(StoreError::Bug(_))));
+            assert!(matches!(chunk.row_ids_run(rows.clone()), Err(StoreError::Bug(_))));
+            assert!(matches!(chunk.run(&[None], rows, 1), Err(StoreError::Bug(_))));
+        }
+    }
 }
 
 #[test]

@@ -76,6 +76,12 @@ pub enum StoreError {
     /// A schema of that name exists in the environment.
     #[error("schema \"{0}\" already exists")]
     DuplicateSchema(String),
+    /// A column that is added has a default that so many rows, which are together, cannot all have.
+    #[error("the default of column \"{column}\" takes more than 2 GiB in {rows} rows")]
+    DefaultTooLarge { column: String, rows: u32 },
+    /// A row that is inserted has a value that no segment can hold.
+    #[error("a value of column \"{column}\" is larger than 1 GiB")]
+    ValueTooLarge { column: String },
 }
 
 impl StoreError {
@@ -153,6 +159,9 @@ impl From<StoreError> for Error {
             StoreError::Bug(_) => Error::bug(text),
             StoreError::NoSuchSchema(_) => Error::new(SqlState::InvalidSchemaName, text),
             StoreError::DuplicateSchema(_) => Error::new(SqlState::DuplicateSchema, text),
+            StoreError::DefaultTooLarge { .. } => Error::new(SqlState::ProgramLimitExceeded, text)
+                .with_hint("Add the column without a default, set the default, and update the rows."),
+            StoreError::ValueTooLarge { .. } => Error::new(SqlState::ProgramLimitExceeded, text),
         }
     }
 }

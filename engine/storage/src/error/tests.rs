@@ -49,6 +49,8 @@ fn every_error_has_its_state() {
         (StoreError::Bug("wrong".into()), "XX000"),
         (StoreError::NoSuchSchema("s".into()), "3F000"),
         (StoreError::DuplicateSchema("s".into()), "42P06"),
+        (StoreError::DefaultTooLarge { column: "label".into(), rows: 9 }, "54000"),
+        (StoreError::ValueTooLarge { column: "label".into() }, "54000"),
     ];
     for (error, code) in cases {
         let shown = error.to_string();

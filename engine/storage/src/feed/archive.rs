@@ -23,6 +23,8 @@ pub struct LogFileInfo {
     pub file: FileId,
     /// The last commit before it.
     pub base_lsn: Lsn,
+    /// How long the file before it was when this one was begun. Nothing that replays both does with less of it.
+    pub previous_bytes: u64,
     /// Up to here its bytes are durable and stay as they are.
     pub bytes: u64,
     /// A newer file follows: it will not grow.
@@ -43,8 +45,8 @@ pub fn closed_log_files(dir: &Path) -> Result<Vec<LogFileInfo>, StoreError> {
         let Some(number) = number(&name, "wal") else { continue };
         let path = paths.wal_file(number);
         let bytes = local.length(&path)?;
-        if let Some((file, base_lsn)) = wal::peek(&local, &path)? {
-            files.push(LogFileInfo { number, file, base_lsn, bytes, finished: true });
+        if let Some((file, base_lsn, previous_bytes)) = wal::peek(&local, &path)? {
+            files.push(LogFileInfo { number, file, base_lsn, previous_bytes, bytes, finished: true });
         }
     }
     files.sort_by_key(|file| file.number);
@@ -71,14 +73,14 @@ impl TenantStore {
         spans
             .into_iter()
             .map(|span| {
-                let file = self.log_file(span.number)?.id();
-                let finished = span.number != current;
+                let file = self.log_file(span.number)?;
                 Ok(LogFileInfo {
                     number: span.number,
-                    file,
+                    file: file.id(),
                     base_lsn: span.base_lsn,
+                    previous_bytes: file.previous_length(),
                     bytes: span.bytes,
-                    finished,
+                    finished: span.number != current,
                 })
             })
             .collect()

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use sepal_types::{ColumnId, FileId, Lsn, RowId, TableDef, TableId};
 use serde::{Deserialize, Serialize};
 
-use crate::{arrow_type, chunk::varies, paths::DataKind};
+use crate::{arrow_type, paths::DataKind, row_bytes::varies};
 
 #[cfg(test)]
 pub(crate) use commit::all_named;

@@ -30,21 +30,23 @@ use sepal_crypto::{MODULE_OVERHEAD_BYTES, Module, ModuleSealer, PageOf, SEALS};
 
 use super::{
     Identity,
-    layout::{self, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, rows_per_page},
+    layout::{self, MAX_COLUMN_BYTES, MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS, rows_per_page},
     read::SEALED_MAGIC,
     thrift::{self, PagePlace},
 };
 use crate::{
-    StoreError, chunk,
+    StoreError,
     paths::show,
     pieces::{Pieces, runs},
-    row_bytes::array_bytes,
+    row_bytes::{array_bytes, longest_span, varying_bytes},
 };
 
 /// What follows the file's metadata: its length, and the magic.
 const TAIL_BYTES: usize = 8;
 /// Parquet numbers row groups, columns and pages of a sealed file in 16 bits with a sign.
 const MAX_ORDINAL: usize = i16::MAX as usize;
+/// How far the offsets of a column go in memory, which is read as one array.
+const MAX_SPAN: u64 = i32::MAX as u64;
 
 /// Bytes of the arrays that were written.
 #[derive(Clone, Copy, Default)]
@@ -52,6 +54,24 @@ pub(super) struct PlainBytes {
     pub all: u64,
     /// Of columns whose values vary in length.
     pub variable: u64,
+}
+
+/// How far the offsets go of each column that was written.
+struct Spans(Vec<u64>);
+
+impl Spans {
+    /// Errors: a column that no array could hold, so that it would never be read again.
+    fn add(&mut self, rows: &RecordBatch) -> Result<(), Failure> {
+        for (span, (array, field)) in
+            self.0.iter_mut().zip(rows.columns().iter().zip(rows.schema_ref().fields()))
+        {
+            *span += longest_span(array.as_ref()) as u64;
+            if *span > MAX_SPAN {
+                return Err(bug(format!("more than 2 GiB in column {}", field.name())));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Encodes and seals `batches`, which have `schema`, to `out`.
@@ -123,6 +143,7 @@ struct Encoder<'a, 'p> {
     row_bytes: usize,
     groups: Vec<Group>,
     plain: PlainBytes,
+    spans: Spans,
     scratch: Vec<u8>,
 }
 
@@ -189,24 +210,23 @@ impl<'a, 'p> Encoder<'a, 'p> {
             row_bytes: 0,
             groups: Vec::new(),
             plain: PlainBytes::default(),
+            spans: Spans(vec![0; schema.fields().len()]),
             scratch: Vec::new(),
         })
     }
 
     fn add(&mut self, rows: RecordBatch) -> Result<(), Failure> {
+        self.spans.add(&rows)?;
         for array in rows.columns() {
             let bytes = array_bytes(array.as_ref());
             self.row_bytes += bytes;
             self.plain.all += bytes as u64;
-            self.plain.variable += if chunk::varies(array.data_type()) { bytes as u64 } else { 0 };
+            self.plain.variable += varying_bytes(array.as_ref()) as u64;
         }
         let count = self.rows.iter().map(RecordBatch::num_rows).sum::<usize>() + rows.num_rows();
         self.rows.push(rows);
-        if self.row_bytes >= MAX_ROW_GROUP_BYTES || count >= MAX_ROW_GROUP_ROWS {
-            self.end_group()
-        } else {
-            Ok(())
-        }
+        let most = MAX_ROW_GROUP_BYTES.max(self.leaves.len() * MAX_COLUMN_BYTES);
+        if self.row_bytes >= most || count >= MAX_ROW_GROUP_ROWS { self.end_group() } else { Ok(()) }
     }
 
     fn end_group(&mut self) -> Result<(), Failure> {
@@ -234,14 +254,15 @@ impl<'a, 'p> Encoder<'a, 'p> {
 
     /// One row group, of the columns that parquet-rs encodes, as a file of its own.
     fn encoded(&self, batches: &[RecordBatch]) -> Result<(Vec<u8>, ParquetMetaData), Failure> {
-        let projected = |rows: &RecordBatch| rows.project(&self.encoded).map_err(ParquetError::from);
-        let schema = batches.first().map(projected).ok_or_else(|| bug("a row group without rows"))??.schema();
+        let projected = batches.iter().map(|rows| rows.project(&self.encoded));
+        let projected = projected.collect::<Result<Vec<_>, _>>().map_err(ParquetError::from)?;
+        let schema = projected.first().ok_or_else(|| bug("a row group without rows"))?.schema();
         let mut bytes = Vec::new();
         let options =
             ArrowWriterOptions::new().with_properties(self.properties.clone()).with_skip_arrow_metadata(true);
         let mut writer = ArrowWriter::try_new_with_options(&mut bytes, schema, options)?;
-        for rows in batches {
-            writer.write(&projected(rows)?)?;
+        for rows in &projected {
+            writer.write(rows)?;
         }
         let made = writer.close()?;
         if made.num_row_groups() != 1 {

@@ -43,21 +43,23 @@ use crate::arrow_types::{bit_type, is_sparse_item, vector_kind};
 pub(super) const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
 /// parquet-rs holds what it encodes of a row group in memory until that is complete.
 pub(super) const MAX_ROW_GROUP_BYTES: usize = 16 << 20;
-/// Pages of this many vectors decode fastest; Parquet's encryption allows 32,767 pages per column and row group.
-pub(crate) const VECTORS_PER_PAGE: usize = 64;
-/// Pages of small values are larger.
-const MIN_PAGE_BYTES: usize = 64 << 10;
+/// A row group of many columns is larger: what the footer says of each column of one, about a kilobyte, stays in memory
+/// with the segment, and nothing counts it.
+pub(super) const MAX_COLUMN_BYTES: usize = 128 << 10;
+/// Of a page of values of fixed width, but for the last one. A search of more vectors than memory holds opens one for each
+/// row that it scores; much smaller ones take longer to open as a whole column.
+const PAGE_BYTES: usize = 64 << 10;
 const INTERVAL_BYTES: i32 = 16;
 /// Of one word of a sparse vector.
 const WORD_BYTES: i32 = 4;
 
-const _: () = assert!(MAX_ROW_GROUP_ROWS / VECTORS_PER_PAGE <= 32_767);
+// Parquet's encryption allows 32,767 pages per column and row group.
+const _: () = assert!(MAX_ROW_GROUP_BYTES.div_ceil(PAGE_BYTES) <= 32_767);
 const _: () = assert!(cfg!(target_endian = "little"), "stored vectors are reinterpreted, not converted");
 
 /// Of values of `width` bytes, which is not 0.
 pub(super) const fn rows_per_page(width: usize) -> usize {
-    let least = MIN_PAGE_BYTES.div_ceil(width);
-    if least > VECTORS_PER_PAGE { least } else { VECTORS_PER_PAGE }
+    PAGE_BYTES.div_ceil(width)
 }
 
 /// How parquet-rs encodes a row group of a segment. Nothing of what it makes is written as it is: `encode` seals it.
@@ -144,7 +146,7 @@ fn lists_to_stored(list: &ListArray, elements: &Buffer, width: i32) -> Result<Ar
     let scale = |offset: &i32| (offset - first).checked_mul(width);
     let offsets: Option<Vec<i32>> = list.value_offsets().iter().map(scale).collect();
     let offsets = offsets.ok_or("more than 2 GiB of vectors in one column")?;
-    let bytes = elements.slice((first * width).as_usize());
+    let bytes = elements.slice(first.as_usize() * width.as_usize());
     let stored = BinaryArray::try_new(OffsetBuffer::new(offsets.into()), bytes, list.nulls().cloned());
     Ok(Arc::new(stored.map_err(text)?))
 }

@@ -1,13 +1,16 @@
 //! A segment: one sealed Parquet file of one table's rows.
 //!
 //! Checkpoints write them, `chunk::sealed` reads single columns, or some rows of one. Only this module names Parquet.
+//! `write` gathers rows, and `encode` makes the file's bytes of them: it has parquet-rs encode, and seals; `thrift` has
+//! the few structures that parquet-rs does not write then. `read` and `rows` read by way of parquet-rs, `pages` without
+//! it where values stand as they are.
 //!
 //! ```text
 //! file := Parquet, modular encryption: AES-256-GCM, one key per file for footer, pages and page indexes;
 //!         encrypted footer ("PARE"); associated data prefix {tenant, table, file}, not stored in the file;
 //!         key metadata = the file's id
 //! columns: row_id (INT64, unsigned), then c<column id> for each column
-//! row groups of at most 1,048,576 rows and about 16 MiB
+//! row groups of about 1,048,576 rows at most, and about 16 MiB
 //! ```
 
 mod copy;
@@ -17,6 +20,8 @@ mod opened;
 mod pages;
 mod read;
 mod rows;
+mod run;
+mod space;
 mod thrift;
 mod write;
 
@@ -24,8 +29,9 @@ use sepal_crypto::{Aad, Key};
 use sepal_types::{FileId, TableId, TenantId};
 
 pub(crate) use copy::copy;
-pub(crate) use layout::VECTORS_PER_PAGE;
 pub(crate) use read::Footer;
+pub use run::Run;
+pub use space::RunSpace;
 pub(crate) use write::write;
 
 /// The column that holds row ids.

@@ -1,10 +1,10 @@
 //! Columns whose values stand in their pages as they are: opened page by page, straight to where they are wanted.
 //!
-//! Called by `read` for whole columns of vectors, by `rows` for some of their rows. parquet-rs would open a page into
-//! memory of its own, copy it from there to an array, and that array be copied to the column. Where a page lies and which
-//! rows it has is told by the file's offset index, and how it is encoded by the footer: both are sealed, and the seal of
-//! a page says which one it is. So nothing is taken from the page's own header; that it is whole is seen all the same.
-//! Never decodes: a column with NULLs, a dictionary or compression is parquet-rs' to read.
+//! Called by `read` for whole columns of vectors, by `rows` and `run` for some of their rows. parquet-rs would open a
+//! page into memory of its own, copy it from there to an array, and that array be copied to the column. Where a page
+//! lies and which rows it has is told by the file's offset index, and how it is encoded by the footer: both are sealed,
+//! and the seal of a page says which one it is. So nothing is taken from the page's own header; that it is whole is seen
+//! all the same. Never decodes: a column with NULLs, a dictionary or compression is parquet-rs' to read.
 
 use std::{
     mem,
@@ -14,13 +14,18 @@ use std::{
     thread,
 };
 
+use arrow::{
+    buffer::Buffer,
+    datatypes::{DataType, Field},
+};
 use parquet::{
+    arrow::arrow_reader::ArrowReaderMetadata,
     basic::{Compression, Encoding, Type},
     file::metadata::{ColumnChunkMetaData, ParquetMetaData},
 };
 use sepal_crypto::{MODULE_OVERHEAD_BYTES, Module, ModuleOpener, OpenError, PageOf, SEALS};
 
-use super::{Footer, opened::Opened};
+use super::{Footer, opened::Opened, space::RunSpace};
 use crate::{StoreError, disk::Disk, pieces::APART_BYTES};
 
 /// Read at once, if so much lies together: it is still in the processor's cache when it is opened.
@@ -32,6 +37,13 @@ const AHEAD: usize = 4;
 pub(super) struct FixedColumn<'a> {
     opener: &'a ModuleOpener,
     metadata: &'a ParquetMetaData,
+    leaf: usize,
+    row_bytes: usize,
+}
+
+/// Where in its file such a column is, and the bytes of a value.
+#[derive(Clone, Copy)]
+pub(super) struct FixedLeaf {
     leaf: usize,
     row_bytes: usize,
 }
@@ -64,18 +76,27 @@ impl Footer {
         disk: &Disk,
         path: &Path,
         root: usize,
-        width: i32,
     ) -> Result<Option<FixedColumn<'_>>, StoreError> {
-        let schema = self.metadata.parquet_schema();
-        let mut leaves = (0..schema.num_columns()).filter(|leaf| schema.get_column_root_idx(*leaf) == root);
-        let (Some(leaf), None) = (leaves.next(), leaves.next()) else { return Ok(None) };
-        let groups = self.metadata.metadata().row_groups();
-        let plain = groups.iter().all(|group| is_plain(group.column(leaf)));
-        let row_bytes = usize::try_from(width).ok().filter(|width| *width > 0);
-        let (Some(opener), Some(row_bytes), true) = (&self.opener, row_bytes, plain) else { return Ok(None) };
+        let leaf = self.fixed_leaves.get(root).copied().flatten();
+        let (Some(opener), Some(FixedLeaf { leaf, row_bytes })) = (&self.opener, leaf) else {
+            return Ok(None);
+        };
         let metadata = self.paged(disk, path)?.metadata();
         Ok(Some(FixedColumn { opener, metadata, leaf, row_bytes }))
     }
+}
+
+/// Of each column whether it can be read so, for [`Footer::fixed`].
+pub(super) fn fixed_leaves(metadata: &ArrowReaderMetadata) -> Vec<Option<FixedLeaf>> {
+    let (schema, groups) = (metadata.parquet_schema(), metadata.metadata().row_groups());
+    let of = |root: usize, field: &Field| {
+        let DataType::FixedSizeBinary(width) = field.data_type() else { return None };
+        let row_bytes = usize::try_from(*width).ok().filter(|width| *width > 0)?;
+        let mut leaves = (0..schema.num_columns()).filter(|leaf| schema.get_column_root_idx(*leaf) == root);
+        let (leaf, None) = (leaves.next()?, leaves.next()) else { return None };
+        groups.iter().all(|group| is_plain(group.column(leaf))).then_some(FixedLeaf { leaf, row_bytes })
+    };
+    metadata.schema().fields().iter().enumerate().map(|(root, field)| of(root, field)).collect()
 }
 
 /// Whether a page is its values and nothing else.
@@ -93,26 +114,63 @@ fn is_plain(column: &ColumnChunkMetaData) -> bool {
 
 impl FixedColumn<'_> {
     /// All values of the column, as many as `out` has room for.
-    ///
-    /// Large columns are opened by two threads. All reads are this one's, and in order, so that faults strike, and
-    /// simulations replay, as if it were alone: it opens what it has read wherever the other one has enough to do.
     pub(super) fn read(&self, file: &Opened<'_>, out: &mut [u8]) -> Result<(), StoreError> {
-        let mut pages = Vec::new();
+        let rows = 0..out.len() / self.row_bytes;
+        let pages = self.pages_with(file, &rows)?;
+        let all: usize = (0..self.metadata.num_row_groups()).map(|group| self.rows_of(group)).sum();
+        if all != rows.end || rows_in(&pages) != rows {
+            return Err(strange_pages(file));
+        }
+        self.open_pages(file, pages, out)
+    }
+
+    /// The values of some rows, which are one at least, in memory of `space`.
+    pub(super) fn read_run(
+        &self,
+        file: &Opened<'_>,
+        rows: &Range<usize>,
+        space: &RunSpace,
+    ) -> Result<Buffer, StoreError> {
+        let pages = self.pages_with(file, rows)?;
+        let found = rows_in(&pages);
+        let mut lent = space.take(found.len() * self.row_bytes);
+        self.open_pages(file, pages, lent.bytes_mut())?;
+        let before = (rows.start - found.start) * self.row_bytes;
+        Ok(lent.into_buffer().slice_with_length(before, rows.len() * self.row_bytes))
+    }
+
+    /// The pages that have these rows, without gaps; the first and the last may have others as well.
+    fn pages_with(&self, file: &Opened<'_>, rows: &Range<usize>) -> Result<Vec<Page>, StoreError> {
+        let mut pages: Vec<Page> = Vec::new();
         let mut first = 0;
         for group in 0..self.metadata.num_row_groups() {
-            let count = self.locations(group).map_or(0, <[_]>::len);
+            let end = first + self.rows_of(group);
+            let count = match first < rows.end && rows.start < end {
+                true => self.locations(group).map_or(0, <[_]>::len),
+                false => 0,
+            };
             for number in 0..count {
-                pages.push(self.page(file, group, number, first)?);
+                let page = self.page(file, group, number, first)?;
+                if page.rows.start < rows.end && rows.start < page.rows.end {
+                    pages.push(page);
+                }
             }
-            first += self.rows_of(group);
+            first = end;
         }
         // Each page ends where the next begins; that of a row group's last one is its row group's.
         let gaps = pages.windows(2).any(|pair| pair[0].rows.end != pair[1].rows.start);
-        let rows =
-            pages.first().map_or(0, |page| page.rows.start)..pages.last().map_or(0, |page| page.rows.end);
-        if gaps || rows != (0..out.len() / self.row_bytes) {
-            return Err(file.damaged("its pages are not those of its rows"));
+        let found = rows_in(&pages);
+        if gaps || found.start > rows.start || found.end < rows.end {
+            return Err(strange_pages(file));
         }
+        Ok(pages)
+    }
+
+    /// Opens pages that lie one behind the other, in rows, to `out`.
+    ///
+    /// Many are opened by two threads. All reads are this one's, and in order, so that faults strike, and simulations
+    /// replay, as if it were alone: it opens what it has read wherever the other one has enough to do.
+    fn open_pages(&self, file: &Opened<'_>, pages: Vec<Page>, out: &mut [u8]) -> Result<(), StoreError> {
         let pieces = in_pieces(pages);
         if out.len() < APART_BYTES {
             return self.open_all(file, pieces, out, None);
@@ -283,6 +341,15 @@ impl Page {
         let place = |offset: u64| usize::try_from(offset - span.start).unwrap_or(usize::MAX);
         place(self.span.start)..place(self.span.end)
     }
+}
+
+/// The rows of pages that follow each other.
+fn rows_in(pages: &[Page]) -> Range<usize> {
+    pages.first().map_or(0, |page| page.rows.start)..pages.last().map_or(0, |page| page.rows.end)
+}
+
+fn strange_pages(file: &Opened<'_>) -> StoreError {
+    file.damaged("its pages are not those of its rows")
 }
 
 /// Neighbours as one, until a piece is large enough.

@@ -1,7 +1,7 @@
 //! A segment's file to columns.
 //!
-//! Called by `chunk::sealed`, which caches what comes out. Reads whole columns; `rows` reads some rows of one, `pages` both
-//! where values stand as they are. Never writes. parquet-rs is not trusted with the file:
+//! Called by `chunk::sealed`, which caches what comes out. Reads whole columns; `rows` and `run` read some rows of one,
+//! `pages` both where values stand as they are. Never writes. parquet-rs is not trusted with the file:
 //!
 //! - It takes a plaintext footer ("PAR1") for a file without encryption, whatever key it is given, and would serve
 //!   anybody's rows as ours. So the footer is read here, refused unless it is sealed, and every column that it
@@ -9,6 +9,8 @@
 //!   footer that was opened says so.
 //! - It may panic on bytes that were cut or changed, because it indexes before it authenticates. So every call
 //!   into it is caught and becomes [`StoreError::Corrupt`].
+//! - It takes memory by the length that a page's header says in plaintext, up to 4 GiB of it, before it opens that: what
+//!   the allocator refuses ends the process. So it gets no pages whose lengths do not lead from one to the next.
 //! - It only ever gets bytes that were read here: a read that fails is [`StoreError::Io`], not damage.
 
 use std::{
@@ -43,7 +45,11 @@ use parquet::{
 use sepal_crypto::{ModuleOpener, OpenError, SEALS};
 use sepal_types::{ColumnId, advise_large};
 
-use super::{Identity, ROW_ID, layout, opened::Opened, pages::unique_of_file};
+use super::{
+    Identity, ROW_ID, layout,
+    opened::Opened,
+    pages::{FixedLeaf, fixed_leaves, unique_of_file},
+};
 use crate::{StoreError, arrow_types::stored_name, blob::wrong_length, disk::Disk, paths::show};
 
 /// What a file with a sealed footer begins and ends with.
@@ -51,7 +57,7 @@ pub(super) const SEALED_MAGIC: [u8; 4] = if SEALS { *b"PARE" } else { *b"PAR1" }
 /// Decoded at a time where values are copied on: they stay in the processor's cache.
 const DECODED_BYTES: usize = 512 << 10;
 /// Of the processor's cache: vectors begin where one does.
-const LINE_BYTES: usize = 64;
+pub(super) const LINE_BYTES: usize = 64;
 /// The footer's length and the magic.
 const TAIL_BYTES: usize = 8;
 
@@ -63,6 +69,8 @@ pub(crate) struct Footer {
     pub(super) paged: OnceLock<ArrowReaderMetadata>,
     /// Opens pages without parquet-rs, where the file says what that takes in the way that ours do.
     pub(super) opener: Option<ModuleOpener>,
+    /// By column, those whose pages need no more than that.
+    pub(super) fixed_leaves: Vec<Option<FixedLeaf>>,
     rows: u32,
 }
 
@@ -102,7 +110,8 @@ impl Footer {
             false => Some(&[][..]),
         };
         let opener = unique.map(|unique| ModuleOpener::new(&identity.key, &identity.aad_prefix(), unique));
-        Ok(Self { metadata, paged: OnceLock::new(), opener, rows })
+        let fixed_leaves = fixed_leaves(&metadata);
+        Ok(Self { metadata, paged: OnceLock::new(), opener, fixed_leaves, rows })
     }
 
     /// The row ids, as `UInt64`.
@@ -181,9 +190,16 @@ impl Footer {
     /// A column of values of one width, vectors for one: into one buffer, so that no second copy of gigabytes is in
     /// memory meanwhile.
     fn read_fixed(&self, disk: &Disk, path: &Path, root: usize, width: i32) -> Result<ArrayRef, StoreError> {
-        let Some(column) = self.fixed(disk, path, root, width)? else {
-            return self.decode_fixed(disk, path, root, width);
+        let column = match self.fixed(disk, path, root) {
+            // Of the rows nothing is lost where only the places of their pages are: they can be read one behind the other,
+            // and so be written anew.
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%error, "a column is read without the places of its pages");
+                None
+            }
+            found => found?,
         };
+        let Some(column) = column else { return self.decode_fixed(disk, path, root, width) };
         let bytes = usize::try_from(width).ok().and_then(|width| width.checked_mul(self.rows as usize));
         let bytes = bytes.ok_or_else(|| StoreError::corrupt(&show(path), "values of no length"))?;
         // Pages of zeros are the kernel's gift, at the first touch; of memory that must be aligned they would be written.
@@ -232,7 +248,7 @@ impl Footer {
     }
 
     /// Decodes a column of some row groups, so many rows at a time.
-    fn reader(
+    pub(super) fn reader(
         &self,
         regions: Regions,
         root: usize,
@@ -247,7 +263,7 @@ impl Footer {
     }
 
     /// Reads the column's bytes, one read per row group, the first into `space`: parquet-rs itself would read page by page.
-    fn regions(
+    pub(super) fn regions(
         &self,
         disk: &Disk,
         path: &Path,
@@ -271,7 +287,7 @@ impl Footer {
                 parts.push((span.start, Bytes::from(bytes)));
             }
         }
-        Ok(Regions { length: file.length, parts })
+        Regions { length: file.length, parts }.of_pages(&file)
     }
 }
 
@@ -314,6 +330,15 @@ fn sealed_footer(disk: &Disk, path: &Path, bytes: u64) -> Result<Regions, StoreE
     Ok(Regions { length, parts: vec![(start, Bytes::from(footer))] })
 }
 
+/// Whether what the modules say of their lengths leads from the first to the end of the last.
+fn are_modules(mut bytes: &[u8]) -> bool {
+    while SEALS && !bytes.is_empty() {
+        let Ok((_, rest)) = ModuleOpener::split(bytes) else { return false };
+        bytes = rest;
+    }
+    true
+}
+
 /// `read` works on bytes that are in memory: whatever it fails with is damage.
 pub(super) fn guarded<T>(
     path: &Path,
@@ -340,6 +365,14 @@ pub(super) struct Regions {
 }
 
 impl Regions {
+    /// Errors: damage where a part does not consist of modules, one behind the other.
+    pub(super) fn of_pages(self, file: &Opened<'_>) -> Result<Self, StoreError> {
+        match self.parts.iter().all(|(_, bytes)| are_modules(bytes)) {
+            true => Ok(self),
+            false => Err(file.damaged("its pages are not as long as they say")),
+        }
+    }
+
     /// The memory of the first part, if nobody reads it any more.
     fn into_space(self) -> Vec<u8> {
         let first = self.parts.into_iter().next().and_then(|(_, bytes)| bytes.try_into_mut().ok());

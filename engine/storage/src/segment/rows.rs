@@ -1,8 +1,9 @@
 //! Some rows of a column: the pages that they lie on are read, and no others.
 //!
-//! Called by `chunk::sealed` for the few rows of more vectors than memory holds that a search scores: 64 of them are a
-//! page. Where the pages lie is told by the file's offset index, which is sealed like the rest, read on first use, and
-//! stays with the footer: 24 bytes a page. Never caches rows. What `read` says of parquet-rs holds here too.
+//! Called by `chunk::sealed` for the few rows of more vectors than memory holds that a search scores: 64 KiB of them are a
+//! page; by `run` for a part of a row group. Where the pages lie is told by the file's offset index, which is sealed
+//! like the rest, read on first use, and stays with the footer: 24 bytes a page. Never caches rows. What `read` says of
+//! parquet-rs holds here too.
 
 use std::{ops::Range, path::Path, sync::Arc};
 
@@ -32,9 +33,9 @@ use crate::{StoreError, arrow_types::stored_name, disk::Disk};
 
 /// A row group, and a column of it.
 #[derive(Clone, Copy)]
-struct Place {
-    group: usize,
-    root: usize,
+pub(super) struct Place {
+    pub group: usize,
+    pub root: usize,
 }
 
 impl Footer {
@@ -56,7 +57,7 @@ impl Footer {
         }
         let file = Opened::new(disk, path)?;
         let fixed = match self.metadata.schema().field(root).data_type() {
-            DataType::FixedSizeBinary(width) => self.fixed(disk, path, root, *width)?.zip(Some(*width)),
+            DataType::FixedSizeBinary(width) => self.fixed(disk, path, root)?.zip(Some(*width)),
             _ => None,
         };
         let stored = match fixed {
@@ -89,13 +90,18 @@ impl Footer {
             let end = first + u64::try_from(meta.num_rows()).unwrap_or(0);
             let (here, later) = rest.split_at(rest.partition_point(|position| u64::from(*position) < end));
             if !here.is_empty() {
-                let rows: Vec<usize> = here.iter().map(|row| (u64::from(*row) - first) as usize).collect();
-                parts.extend(rows_of_group(paged, file, Place { group, root }, &rows)?);
+                let rows = here.iter().map(|row| (u64::from(*row) - first) as usize).map(|row| row..row + 1);
+                parts.extend(rows_of_group(paged, file, Place { group, root }, rows)?);
             }
             (first, rest) = (end, later);
         }
         let arrays: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
         guarded(file.path, || Ok(arrow::compute::concat(&arrays)?))
+    }
+
+    /// Whether the places of all pages can be read.
+    pub(crate) fn check_places(&self, disk: &Disk, path: &Path) -> Result<(), StoreError> {
+        self.paged(disk, path).map(drop)
     }
 
     /// What the footer says, with the places of all pages.
@@ -127,27 +133,28 @@ impl Footer {
     }
 }
 
-/// Some rows of a row group, counted from its first, in arrays one after the other.
-fn rows_of_group(
+/// Some rows of a row group, counted from its first, in arrays one after the other. The ranges ascend; none is empty.
+pub(super) fn rows_of_group(
     paged: &ArrowReaderMetadata,
     file: &Opened<'_>,
     place: Place,
-    rows: &[usize],
+    rows: impl Iterator<Item = Range<usize>> + Clone,
 ) -> Result<Vec<ArrayRef>, StoreError> {
-    let spans = pages(paged, file, place, rows);
+    let spans = pages(paged, file, place, rows.clone());
     let spans = spans.ok_or_else(|| file.damaged("a page lies outside the file"))?;
-    let regions = file.read(&spans)?;
+    let regions = file.read(&spans)?.of_pages(file)?;
     guarded(file.path, || {
         let mask = ProjectionMask::roots(paged.parquet_schema(), [place.root]);
         let all = usize::try_from(paged.metadata().row_group(place.group).num_rows()).unwrap_or(0);
-        let selection = RowSelection::from_consecutive_ranges(rows.iter().map(|row| *row..*row + 1), all);
+        let count: usize = rows.clone().map(|rows| rows.len()).sum();
+        let selection = RowSelection::from_consecutive_ranges(rows, all);
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(regions, paged.clone())
             .with_projection(mask)
             .with_row_groups(vec![place.group])
             .with_row_selection(selection)
             // A mask over all rows would want the pages between, too.
             .with_row_selection_policy(RowSelectionPolicy::Selectors)
-            .with_batch_size(rows.len())
+            .with_batch_size(count)
             .build()?;
         let batches = reader.collect::<Result<Vec<_>, _>>()?;
         Ok(batches.iter().map(|batch| Arc::clone(batch.column(0))).collect())
@@ -160,7 +167,7 @@ fn pages(
     paged: &ArrowReaderMetadata,
     file: &Opened<'_>,
     place: Place,
-    rows: &[usize],
+    rows: impl Iterator<Item = Range<usize>> + Clone,
 ) -> Option<Vec<Range<u64>>> {
     let index = paged.metadata().offset_index()?.get(place.group)?;
     let mut spans: Vec<Range<u64>> = Vec::new();
@@ -176,19 +183,20 @@ fn pages(
         if let (Some(start), Some(first)) = (column.dictionary_page_offset(), pages.first()) {
             add(file.span(start, first.offset)?);
         }
-        let mut last = None;
-        for row in rows {
-            let row = i64::try_from(*row).ok()?;
-            let page = pages.partition_point(|page| page.first_row_index <= row).checked_sub(1)?;
-            if last != Some(page) {
-                let page = &pages[page];
+        // Pages before it are added.
+        let mut next = 0;
+        for rows in rows.clone() {
+            let (first, end) = (i64::try_from(rows.start).ok()?, i64::try_from(rows.end).ok()?);
+            let begin = pages.partition_point(|page| page.first_row_index <= first).checked_sub(1)?;
+            let behind = begin + pages[begin..].partition_point(|page| page.first_row_index < end);
+            for page in pages.get(begin.max(next)..behind)? {
                 add(file.span(page.offset, page.offset.checked_add(i64::from(page.compressed_page_size))?)?);
             }
-            last = Some(page);
+            next = behind;
         }
     }
     Some(spans)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -166,6 +166,19 @@ fn every_type_survives() {
     assert!(footer.column(&Disk::default(), &path, ColumnId(99), &DataType::Int64).unwrap().is_none());
 }
 
+/// More than 2 GiB into the buffer that it shares with others. Zeros that nobody touches take no memory.
+#[test]
+fn a_slice_of_vectors_is_stored_from_wherever_it_begins() {
+    let first = 1_i32 << 29;
+    let values = Arc::new(Float32Array::from(vec![0.0; (1 << 29) + 3]));
+    let DataType::List(item) = arrow_type(&SqlType::Vector(None)) else { unreachable!() };
+    let offsets = OffsetBuffer::new(vec![first, first + 1, first + 3].into());
+    let array: ArrayRef = Arc::new(ListArray::new(item, offsets, values, None));
+    let stored = super::layout::to_stored(&array).unwrap();
+    let expected = BinaryArray::from_vec(vec![&[0; 4][..], &[0; 8]]);
+    assert_eq!(stored.to_data(), expected.to_data());
+}
+
 #[test]
 fn vectors_are_not_copied_on_the_way_out_of_parquet() {
     let ids: Vec<i64> = (0..5_000).collect();

@@ -62,9 +62,11 @@ pub(super) fn resized(page: &[u8], stored_bytes: impl FnOnce(usize) -> i32) -> O
     let mut number = 0;
     let mut begins = 0;
     for _ in 0..3 {
-        at += usize::from(*page.get(at)? == field(1, Kind::I32));
-        begins = at;
-        (number, at) = unsigned(page, at)?;
+        if *page.get(at)? != field(1, Kind::I32) {
+            return None;
+        }
+        begins = at + 1;
+        (number, at) = unsigned(page, begins)?;
     }
     // Zigzag of what is not negative.
     let bytes = usize::try_from(number / 2).ok().filter(|_| number % 2 == 0)?;
@@ -176,5 +178,12 @@ mod tests {
         assert_eq!(resized(&header[..3], |_| 0), None);
         assert_eq!(resized(&[], |_| 0), None);
         assert_eq!(resized(&[0xff; 40], |_| 0), None);
+        // Without the first field, and with one of another kind.
+        let page = [&header[..], &[0xab; 10]].concat();
+        assert!(resized(&page, |_| 0).is_some());
+        assert_eq!(resized(&page[2..], |_| 0), None);
+        let mut other = page;
+        other[2] = field(2, Kind::I32);
+        assert_eq!(resized(&other, |_| 0), None);
     }
 }

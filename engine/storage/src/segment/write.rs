@@ -2,11 +2,7 @@
 //!
 //! Called by checkpoints with the chunks to gather. Rows come out in row-id order, deleted ones left behind.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray},
@@ -248,7 +244,7 @@ pub(super) fn write_file(
         |out| encode(out, path, identity, &gathered.schema, gathered.batches()),
         |piece| {
             check(pace)?;
-            file.write_all(piece).map_err(|error| io_error("write", path, &error))
+            file.put(piece).map_err(|error| io_error("write", path, &error))
         },
     );
     let plain = encoded??;
@@ -268,20 +264,16 @@ struct PacedFile<'a> {
     unsynced: u64,
 }
 
-impl Write for PacedFile<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl PacedFile<'_> {
+    fn put(&mut self, piece: &[u8]) -> io::Result<()> {
         // Before, not behind: the medium has had the time since the last write for what is to be synced.
         if self.unsynced >= UNSYNCED_BYTES {
             self.unsynced = 0;
             self.file.sync_so_far()?;
         }
-        let written = self.file.write(bytes)?;
-        self.unsynced += written as u64;
-        self.pace.spend(written as u64);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.put(piece)?;
+        self.unsynced += piece.len() as u64;
+        self.pace.spend(piece.len() as u64);
+        Ok(())
     }
 }

@@ -82,8 +82,9 @@ impl State {
         };
         def.columns.iter().filter(nullable).try_for_each(|column| check_not_null(version, column))?;
         // Nobody could read the rows with one that does not read.
+        let most = version.chunks.iter().map(|chunk| chunk.chunk.rows()).max().unwrap_or(0);
         let added = def.columns.iter().filter(|column| old.column_by_id(column.id).is_none());
-        added.into_iter().try_for_each(check_missing)?;
+        added.into_iter().try_for_each(|column| check_missing(column, most))?;
         let before = |columns: &[_]| old.uniques.iter().any(|unique| unique.columns == columns);
         let added = def.uniques.iter().filter(|unique| !before(&unique.columns));
         added.into_iter().try_for_each(|unique| check_unique(version, unique))

@@ -11,14 +11,18 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use sepal_crypto::hex;
-use sepal_types::{EnumType, RowId, SparseWords, TableDef, UniqueDef};
+use sepal_types::{ColumnDef, EnumType, RowId, SparseWords, TableDef, UniqueDef};
 
 use super::{Rules, TableVersion, merge};
 use crate::{
     ChunkRef, StoreError,
     arrow_types::{arrow_type, is_sparse_item, stored_column, stored_name},
     chunk::{Chunk, KeyColumns, KeyMap, MemoryChunk, row_count},
+    row_bytes::varying_bytes,
 };
+
+/// Of one value, with what Arrow needs beside it: 1 GiB as in Postgres.
+const MAX_VALUE_BYTES: usize = (1 << 30) + (1 << 10);
 
 pub(super) fn insert(
     version: &mut TableVersion,
@@ -66,7 +70,7 @@ fn check_batch(def: &TableDef, rows: &RecordBatch) -> Result<(), StoreError> {
         );
         return Err(StoreError::Bug(why));
     }
-    for (field, column) in fields.iter().zip(&def.columns) {
+    for ((field, column), array) in fields.iter().zip(&def.columns).zip(rows.columns()) {
         if stored_column(field.name()) != Some(column.id) || *field.data_type() != arrow_type(&column.ty) {
             let why = format!(
                 "column \"{}\" of table \"{}\" is stored as {} {}, not as {} {}",
@@ -79,6 +83,17 @@ fn check_batch(def: &TableDef, rows: &RecordBatch) -> Result<(), StoreError> {
             );
             return Err(StoreError::Bug(why));
         }
+        check_values(column, array)?;
+    }
+    Ok(())
+}
+
+/// A page of a segment holds less than 2 GiB, and one value at least: what is larger could be logged, and never be
+/// flushed. Looks at single values only where all of them together are so much.
+pub(super) fn check_values(column: &ColumnDef, array: &ArrayRef) -> Result<(), StoreError> {
+    let is_too_large = |array: &ArrayRef| varying_bytes(array.as_ref()) > MAX_VALUE_BYTES;
+    if is_too_large(array) && (0..array.len()).any(|row| is_too_large(&array.slice(row, 1))) {
+        return Err(StoreError::ValueTooLarge { column: column.name.clone() });
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ const FAN: usize = 4;
 const MAX_MERGED_BYTES: u64 = 16 << 20;
 
 pub(super) fn merge_tail(version: &mut TableVersion, generation: u64) -> Result<(), StoreError> {
-    while let Some(from) = mergeable(&version.chunks, generation) {
+    while let Some(from) = mergeable(version, generation) {
         let parts = version.chunks.split_off(from);
         if let Some(merged) = chunk::merge(&version.def, &parts, generation)? {
             version.chunks.push(ChunkRef::new(Chunk::memory(merged)));
@@ -24,13 +24,15 @@ pub(super) fn merge_tail(version: &mut TableVersion, generation: u64) -> Result<
 }
 
 /// Where a tail of at least [`FAN`] chunks begins that are no larger than the last one's size class.
-fn mergeable(chunks: &[ChunkRef], generation: u64) -> Option<usize> {
+fn mergeable(version: &TableVersion, generation: u64) -> Option<usize> {
+    let chunks = &version.chunks;
     let class = size_class(chunks.last()?);
     let mut bytes = 0;
     let mut count = 0;
     for chunk in chunks.iter().rev() {
         let memory = chunk.chunk.as_memory().filter(|memory| memory.generation() == generation);
-        bytes += memory.map_or(u64::MAX / 2, chunk::MemoryChunk::bytes);
+        let size = memory.map_or(u64::MAX, |memory| memory.complete_bytes(&version.def));
+        bytes = size.saturating_add(bytes);
         if size_class(chunk) > class || bytes > MAX_MERGED_BYTES {
             break;
         }

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, StringArray};
+use arrow::{
+    array::{ArrayRef, BinaryArray, Int64Array, StringArray},
+    buffer::{Buffer, OffsetBuffer},
+    datatypes::{DataType, Field, Schema},
+    record_batch::RecordBatch,
+};
 use roaring::RoaringTreemap;
 use sepal_types::{
     CheckDef, ColumnDef, ColumnId, RelationName, RowId, SearchPath, SqlType, TableDef, TableId, UniqueDef,
 };
 
-use super::{Rules, Snapshot, State, TableVersion};
+use super::{Rules, Snapshot, State, TableVersion, insert::check_values};
 use crate::{
     Op, StoreError,
     fixtures::{batch, batch_of, items, scan},
@@ -364,6 +369,63 @@ fn not_null_added_later_checks_the_rows_that_are_there() {
     let Op::AlterTable(mut def) = strict else { panic!("a definition") };
     def.columns.last_mut().unwrap().missing = Some("none".into());
     snapshot.apply(&Op::AlterTable(def)).unwrap();
+}
+
+/// `items` with a text that the rows before have.
+fn with_default(bytes: usize) -> Op {
+    let mut def = items(20_000, "items");
+    let missing = Some("x".repeat(bytes));
+    def.columns.push(ColumnDef { missing, ..ColumnDef::new(ColumnId(90), "note", SqlType::Text) });
+    Op::AlterTable(def)
+}
+
+/// Nobody could read the column: its offsets end at 2 GiB.
+#[test]
+fn a_default_that_not_all_rows_can_have_is_refused() {
+    let many: Vec<i64> = (0..100_000).collect();
+    let snapshot = with_items().apply(&insert(1, &many)).unwrap();
+    let error = snapshot.apply(&with_default(22_000)).unwrap_err();
+    assert_eq!(error, StoreError::DefaultTooLarge { column: "note".into(), rows: 100_000 });
+    snapshot.apply(&with_default(20_000)).unwrap();
+    with_items().apply(&insert(1, &[1])).unwrap().apply(&with_default(22_000)).unwrap();
+}
+
+/// No page of a segment holds it: the log would never be flushed. Zeros that nobody touches take no memory.
+#[test]
+fn a_value_of_more_than_a_gibibyte_is_refused() {
+    const GIB: i32 = 1 << 30;
+    let column = ColumnDef::new(ColumnId(2), "body", SqlType::Bytea);
+    let bytes = Buffer::from_vec(vec![0_u8; GIB as usize + 2_000]);
+    let checked = |ends: &[i32]| {
+        let offsets = OffsetBuffer::new(ends.to_vec().into());
+        let array: ArrayRef = Arc::new(BinaryArray::new(offsets, bytes.clone(), None));
+        check_values(&column, &array)
+    };
+    assert_eq!(checked(&[0, GIB]), Ok(()));
+    assert_eq!(checked(&[0, 5, GIB, GIB + 2_000]), Ok(()), "in several");
+    let refused = Err(StoreError::ValueTooLarge { column: "body".into() });
+    assert_eq!(checked(&[0, 5, GIB + 1_500]), refused);
+}
+
+/// A commit that merges small chunks does not write a long default into each of their rows.
+#[test]
+fn chunks_without_a_large_default_are_not_merged() {
+    let chunks = |bytes: usize| {
+        let part = |first: i64| insert(first.cast_unsigned(), &(first..first + 1_000).collect::<Vec<_>>());
+        let ops = [part(1), part(1_001), part(2_001), with_default(bytes)];
+        let wider = commit(&with_items(), &ops);
+        let rows = batch(&(3_001..4_001).collect::<Vec<_>>());
+        let notes: ArrayRef = Arc::new(StringArray::from(vec!["short"; 1_000]));
+        let (schema, mut arrays, _) = rows.into_parts();
+        let mut fields: Vec<Field> = schema.fields().iter().map(|field| (**field).clone()).collect();
+        fields.push(Field::new("c90", DataType::Utf8, true));
+        arrays.push(notes);
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
+        let all = commit(&wider, &[Op::Insert { table: ITEMS, first_row: RowId(3_001), rows }]);
+        assert_eq!(ids(&all).len(), 4_000);
+        all.table(ITEMS).unwrap().chunks.len()
+    };
+    assert_eq!((chunks(10), chunks(100_000)), (1, 4));
 }
 
 /// As a commit applies them: committed chunks are merged with each other, never with a transaction's.

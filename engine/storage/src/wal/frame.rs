@@ -119,9 +119,7 @@ impl FrameKey {
         payload: &[u8],
         out: &mut Vec<u8>,
     ) -> Tag {
-        let begin = out.len();
-        out.resize(begin + payload.len() + FRAME_OVERHEAD_BYTES, 0);
-        self.seal(place, offset, previous, payload, &mut out[begin..])
+        self.seal(place, offset, previous, payload, room(out, payload.len()))
     }
 
     /// Opens a frame's sealed bytes.
@@ -150,6 +148,13 @@ impl FrameKey {
     fn aad(&self, header: &HeaderBytes, previous: &Tag) -> Vec<u8> {
         Aad::new("wal-frame 1").tenant(self.tenant).file(self.file).bytes(header).bytes(previous).finish()
     }
+}
+
+/// Room behind what `out` holds, for a frame of that many bytes of payload.
+pub(super) fn room(out: &mut Vec<u8>, payload_bytes: usize) -> &mut [u8] {
+    let begin = out.len();
+    out.resize(begin + payload_bytes + FRAME_OVERHEAD_BYTES, 0);
+    &mut out[begin..]
 }
 
 /// The last 16 bytes. Shorter input cannot occur: everything sealed ends in a tag.

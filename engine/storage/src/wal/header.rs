@@ -23,11 +23,12 @@ pub(super) struct Header {
     pub previous_length: u64,
 }
 
-/// File id and base lsn, which are not sealed, and stand where they do in every version.
-pub(super) fn peek(bytes: &[u8; HEADER_BYTES]) -> Option<(FileId, Lsn)> {
+/// File id, base lsn and previous length, which are not sealed, and stand where they do in every version.
+pub(super) fn peek(bytes: &[u8; HEADER_BYTES]) -> Option<(FileId, Lsn, u64)> {
     let fixed = bytes.first_chunk::<FIXED_BYTES>()?;
+    let number = |at| u64::from_be_bytes(field(fixed, at));
     let ours = fixed[..8] == MAGIC;
-    ours.then(|| (FileId(field(fixed, 32)), Lsn(u64::from_be_bytes(field(fixed, 56)))))
+    ours.then(|| (FileId(field(fixed, 32)), Lsn(number(56)), number(64)))
 }
 
 impl Header {

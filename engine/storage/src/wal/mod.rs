@@ -70,12 +70,12 @@ pub(crate) fn is_empty(disk: &crate::disk::Disk, path: &std::path::Path) -> bool
     disk.length(path).is_ok_and(|length| length <= header::HEADER_BYTES as u64)
 }
 
-/// What a log file's header says in the clear: its id, and the last commit before it. `None` for what is no log file.
-/// Nothing vouches for it but where it stands.
+/// What a log file's header says in the clear: its id, the last commit before it, and how far the file before it is
+/// valid. `None` for what is no log file. Nothing vouches for it but where it stands.
 pub(crate) fn peek(
     disk: &crate::disk::Disk,
     path: &std::path::Path,
-) -> Result<Option<(sepal_types::FileId, Lsn)>, crate::StoreError> {
+) -> Result<Option<(sepal_types::FileId, Lsn, u64)>, crate::StoreError> {
     let unread = |error: std::io::Error| crate::disk::io_error("read", path, &error);
     let file = disk.open(path)?;
     let mut bytes = [0; header::HEADER_BYTES];

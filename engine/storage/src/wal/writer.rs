@@ -11,7 +11,7 @@ use sepal_types::{FileId, Lsn, TenantId};
 
 use super::{
     FileSpan,
-    frame::{FRAME_OVERHEAD_BYTES, FrameKey, MAX_PAYLOAD_BYTES, Place, Tag, tag},
+    frame::{FRAME_OVERHEAD_BYTES, FrameKey, MAX_PAYLOAD_BYTES, Place, Tag, room, tag},
     header::{HEADER_BYTES, Header, VERSION},
 };
 use crate::{
@@ -131,9 +131,7 @@ impl WalFile {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut seal = self.sealer(lsn);
         let appended = runs(parts, MAX_PAYLOAD_BYTES, &mut scratch, |payload, last| {
-            let begin = self.out.len();
-            self.out.resize(begin + payload.len() + FRAME_OVERHEAD_BYTES, 0);
-            seal.seal(&self.key, payload, last, &mut self.out[begin..]);
+            seal.seal(&self.key, payload, last, room(&mut self.out, payload.len()));
             Ok::<(), io::Error>(())
         });
         (self.tag, self.scratch) = (seal.tag, scratch);

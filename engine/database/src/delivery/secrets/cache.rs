@@ -16,6 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use sepal_crypto::Key;
 
+use super::asker::Asker;
 use crate::connector::SecretValue;
 
 /// After a failure the next try waits so long, or a tenth of the time to live if that is less.
@@ -45,7 +46,7 @@ impl Cache {
     pub fn forget(&self, environment: &str, name: &str) -> Option<Lease> {
         let entry = self.entries.lock().remove(&(environment.to_owned(), name.to_owned()))?;
         let answer = entry.answer.lock().take()?;
-        Some(Lease { resolver: answer.resolver, id: answer.lease? })
+        Some(Lease { resolver: answer.held.asker.resolver.clone(), id: answer.lease? })
     }
 
     /// A statement has changed secrets or who may use them, perhaps. Called once that is committed.
@@ -78,14 +79,20 @@ pub struct Entry {
     pub flight: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// A value, and who asked for it.
+#[derive(Clone)]
+pub struct Held {
+    pub value: SecretValue,
+    pub asker: Arc<Asker>,
+}
+
 /// What a resolver answered.
 #[derive(Clone)]
 pub struct Answer {
-    pub value: SecretValue,
+    pub held: Held,
     /// The resolver's own name for the version, to ask whether it has changed.
     pub version: Option<String>,
     pub lease: Option<String>,
-    pub resolver: String,
     /// What the secret's definition said: an answer to another question does not count.
     pub definition: String,
     pub asked: Instant,
@@ -97,9 +104,9 @@ pub struct Answer {
 /// How an answer stands at a moment.
 pub enum Standing {
     /// To be used as it is.
-    Fresh(SecretValue),
+    Fresh(Held),
     /// To be used, and asked for again meanwhile.
-    Due(SecretValue),
+    Due(Held),
     /// Too old, or not there.
     Gone,
 }
@@ -114,9 +121,9 @@ impl Entry {
         if age >= answer.ttl {
             Standing::Gone
         } else if age >= answer.ttl / 2 && now >= answer.not_before {
-            Standing::Due(answer.value.clone())
+            Standing::Due(answer.held.clone())
         } else {
-            Standing::Fresh(answer.value.clone())
+            Standing::Fresh(answer.held.clone())
         }
     }
 
@@ -131,23 +138,23 @@ impl Entry {
     }
 
     /// The value is still the same: it holds for another time. `None` when there is none any more.
-    pub fn renew(&self, definition: &str, now: Instant, ttl: Duration) -> Option<SecretValue> {
+    pub fn renew(&self, definition: &str, now: Instant, ttl: Duration) -> Option<Held> {
         let mut held = self.answer.lock();
         let answer = held.as_mut().filter(|answer| answer.definition == definition)?;
         (answer.asked, answer.ttl, answer.not_before) = (now, ttl, now);
-        Some(answer.value.clone())
+        Some(answer.held.clone())
     }
 
     /// The resolver failed: the old value, if it may serve on.
-    pub fn serve_stale(&self, definition: &str, now: Instant, max_stale: Duration) -> Option<SecretValue> {
+    pub fn serve_stale(&self, definition: &str, now: Instant, max_stale: Duration) -> Option<Held> {
         let mut held = self.answer.lock();
         let answer = held.as_mut().filter(|answer| answer.definition == definition)?;
         answer.not_before = now + (answer.ttl / 10).min(LONGEST_PAUSE);
         let age = now.saturating_duration_since(answer.asked);
-        (age <= answer.ttl.saturating_add(max_stale)).then(|| answer.value.clone())
+        (age <= answer.ttl.saturating_add(max_stale)).then(|| answer.held.clone())
     }
 
-    /// The resolver says that there is no such secret.
+    /// The resolver says that there is no such secret, or may not ask for it any more.
     pub fn clear(&self) {
         *self.answer.lock() = None;
     }

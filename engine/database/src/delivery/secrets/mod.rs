@@ -3,7 +3,8 @@
 //! A [`SecretService`] is handed to a connector ([`Secrets`]); it names one tenant and one environment and can reach no
 //! other. Each call asks anew whether the secret is there and whether the key that defined the sink may still use it,
 //! unless that was asked just now and no statement has changed anything since: a grant taken back ends a running sink,
-//! and so does a key that is revoked or expires. Each value handed out is recorded.
+//! and so does a key that is revoked or expires. Each value handed out is recorded. What a resolver has answered is
+//! handed out as long as the resolver, too, may use what it asks with ([`asker`]).
 //!
 //! | origin | where the value is | kept here |
 //! |---|---|---|
@@ -13,6 +14,7 @@
 //!
 //! A resolver's own options may name stored secrets only: it cannot wait for itself.
 
+mod asker;
 mod cache;
 mod moment;
 mod resolve;
@@ -62,7 +64,7 @@ enum Looked {
 
 /// Who asks, on whose behalf, for what.
 #[derive(Debug)]
-struct User {
+pub struct User {
     environment: String,
     /// `sink hook`, `resolver vault`
     who: String,

@@ -11,7 +11,8 @@ use sepal_types::{Error, Result as EngineResult};
 
 use super::{
     SecretService, User,
-    cache::{Answer, Entry, Lease, Standing},
+    asker::Asker,
+    cache::{Answer, Entry, Held, Lease, Standing},
     off_threads,
 };
 use crate::{
@@ -57,21 +58,36 @@ impl SecretService {
     /// The value of a secret that a resolver keeps.
     pub(super) async fn resolved(&self, secret: &Secret) -> Result<SecretValue, Fault> {
         let entry = self.delivery.resolved.entry(&self.user.environment, secret.name.as_str());
+        let Held { value, asker } = self.held(&entry, secret).await?;
+        // Also of one that serves on because its resolver failed: this may be why.
+        match self.ask(move |control, scope, _| asker.check(control, scope)).await {
+            Ok(()) => Ok(value),
+            Err(fault) => {
+                if fault.kind != FaultKind::Transient {
+                    entry.clear();
+                }
+                Err(unresolved(secret, fault))
+            }
+        }
+    }
+
+    /// The answer that is kept, or a new one.
+    async fn held(&self, entry: &Arc<Entry>, secret: &Secret) -> Result<Held, Fault> {
         let definition = definition(secret);
         match entry.standing(&definition, Instant::now()) {
-            Standing::Fresh(value) => return Ok(value),
-            Standing::Due(value) => {
-                self.refresh_beside(&entry, secret, definition);
-                return Ok(value);
+            Standing::Fresh(held) => return Ok(held),
+            Standing::Due(held) => {
+                self.refresh_beside(entry, secret, definition);
+                return Ok(held);
             }
             Standing::Gone => {}
         }
         let _flight = entry.flight.lock().await;
         // Whoever held it before may have had the answer.
-        if let Standing::Fresh(value) | Standing::Due(value) = entry.standing(&definition, Instant::now()) {
-            return Ok(value);
+        if let Standing::Fresh(held) | Standing::Due(held) = entry.standing(&definition, Instant::now()) {
+            return Ok(held);
         }
-        self.ask_resolver(&entry, secret, &definition).await
+        self.ask_resolver(entry, secret, &definition).await
     }
 
     /// Asks again without making anybody wait.
@@ -90,19 +106,14 @@ impl SecretService {
     }
 
     /// The resolver's answer, or the old one while that may serve. The caller has the flight.
-    async fn ask_resolver(
-        &self,
-        entry: &Entry,
-        secret: &Secret,
-        definition: &str,
-    ) -> Result<SecretValue, Fault> {
+    async fn ask_resolver(&self, entry: &Entry, secret: &Secret, definition: &str) -> Result<Held, Fault> {
         let asked = Instant::now();
         let fault = match self.call_resolver(secret, entry.version(definition)).await {
-            Ok((resolver, ResolveAnswer::Value(answer))) => {
-                return Ok(self.keep(entry, secret, (definition, asked), (resolver, answer)));
+            Ok((asker, ResolveAnswer::Value(answer))) => {
+                return Ok(self.keep(entry, secret, (definition, asked), (asker, answer)));
             }
             Ok((_, ResolveAnswer::Unchanged)) => match entry.renew(definition, asked, ttl(secret, None)) {
-                Some(value) => return Ok(value),
+                Some(held) => return Ok(held),
                 None => failed(secret, "its resolver says \"unchanged\" of a value that was never given"),
             },
             Ok((_, ResolveAnswer::NotFound)) => {
@@ -115,12 +126,12 @@ impl SecretService {
         let max_stale =
             secret.max_stale_seconds.map_or(DEFAULT_MAX_STALE, |seconds| Duration::from_secs(seconds.into()));
         match entry.serve_stale(definition, Instant::now(), max_stale) {
-            Some(value) => {
+            Some(held) => {
                 tracing::warn!(
                     tenant = %self.delivery.tenant, secret = %secret.name, kind = fault.kind.name(),
                     "a secret's resolver failed; the last value serves on"
                 );
-                Ok(value)
+                Ok(held)
             }
             None => Err(unresolved(secret, fault)),
         }
@@ -131,8 +142,8 @@ impl SecretService {
         entry: &Entry,
         secret: &Secret,
         (definition, asked): (&str, Instant),
-        (resolver, answer): (String, ResolvedValue),
-    ) -> SecretValue {
+        (asker, answer): (Asker, ResolvedValue),
+    ) -> Held {
         let version = match &answer.version {
             Some(version) => version.clone(),
             None => self.delivery.resolved.fingerprint(&answer.value),
@@ -142,36 +153,37 @@ impl SecretService {
             version,
             allowed_hosts: secret.allowed_hosts.clone(),
         };
+        let held = Held { value, asker: Arc::new(asker) };
         entry.set(Answer {
-            value: value.clone(),
+            held: held.clone(),
             version: answer.version,
             lease: answer.lease_id,
-            resolver,
             definition: definition.to_owned(),
             asked,
             ttl: ttl(secret, answer.ttl_seconds),
             not_before: asked,
         });
-        value
+        held
     }
 
-    /// One question to the resolver, with its name.
+    /// One question to the resolver.
     async fn call_resolver(
         &self,
         secret: &Secret,
         have_version: Option<String>,
-    ) -> Result<(String, ResolveAnswer), Fault> {
+    ) -> Result<(Asker, ResolveAnswer), Fault> {
         let SecretOrigin::Resolver { resolver, options } = &secret.source else {
             return Err(failed(secret, "it has no resolver"));
         };
         let (def, spec) = self.resolver(resolver.clone()).await?;
         let secrets = Self::of_resolver(&self.delivery, &self.store, &def, &self.user.who);
+        let asker = Asker::new(&def, Arc::clone(&secrets.user));
         let request =
             ResolveRequest { name: secret.name.to_string(), options: options.clone(), have_version };
         let connectors = self.delivery.connectors().map_err(|error| misconfigured(&error))?;
         let mut answers = connectors.resolve(&spec, secrets, vec![request]).await?;
         match (answers.pop(), answers.is_empty()) {
-            (Some(answer), true) => Ok((def.name, answer)),
+            (Some(answer), true) => Ok((asker, answer)),
             _ => Err(failed(secret, "its resolver did not give one answer to one question")),
         }
     }

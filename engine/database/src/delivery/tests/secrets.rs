@@ -165,6 +165,46 @@ async fn an_answer_that_is_kept_goes_only_where_its_secret_may_go_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_kept_goes_with_its_resolvers_right_to_ask() {
+    let fake: Arc<Fake> = Arc::default();
+    fake.vault.lock().insert("kv/hook".to_owned(), "from the vault".to_owned());
+    let fixture = fixture(&fake);
+    let (mut owner, mut reader, mut sender) =
+        (fixture.session().await, fixture.session().await, fixture.session().await);
+    run(&mut owner, "CREATE SECRET boot AS 'b'; GRANT USAGE ON SECRET boot TO PUBLIC").await;
+    run(
+        &mut reader,
+        "CREATE SECRET RESOLVER v USING PLUGIN vault OPTIONS (addr 'https://v.example.com:8200', token SECRET[boot]);
+         CREATE SECRET far FROM v (path 'kv/hook') WITH (max_stale = '1h');
+         GRANT USAGE ON SECRET far TO PUBLIC",
+    )
+    .await;
+    run(
+        &mut sender,
+        "CREATE SINK far USING PLUGIN webhook OPTIONS (url 'https://a.example.com', token SECRET[far])",
+    )
+    .await;
+    let (tenant, found) = (fixture.tenant().await, objects(&fixture).await);
+    let sink = found.sink("default", "far").unwrap();
+    let resolver = found.resolver("default", "v").unwrap();
+    assert_ne!(sink.created_by, resolver.created_by);
+    let service = SecretService::of_sink(&tenant.delivery, &tenant.store, sink, "test");
+    service.secret("far", None).await.unwrap();
+    assert_eq!(*fake.asked.lock(), 1, "kept since the sink was tried out");
+    run(&mut owner, "REVOKE USAGE ON SECRET boot FROM PUBLIC").await;
+    // Neither as it was, nor because its resolver fails.
+    for _ in 0..2 {
+        let fault = service.secret("far", None).await.unwrap_err();
+        assert!(fault.message.contains("resolver v may not use secret \"boot\""), "{fault}");
+    }
+    run(&mut owner, "GRANT USAGE ON SECRET boot TO PUBLIC").await;
+    assert_eq!((**service.secret("far", None).await.unwrap().value).as_slice(), b"from the vault");
+    fixture.database.control().revoke_key(&resolver.created_by).unwrap();
+    let fault = service.secret("far", None).await.unwrap_err().message;
+    assert!(fault.contains("resolver v may not use secret \"boot\"") && fault.contains("revoked"), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_reads_through_anothers_resolver() {
     let fixture = fixture(&Arc::default());
     let mut owner = fixture.session().await;

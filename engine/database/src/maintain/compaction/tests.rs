@@ -130,6 +130,44 @@ async fn vacuum_waits_for_a_merge_and_looks_at_what_it_wrote() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn indexes_of_what_is_gone_are_not_kept_open() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    let mut session = fixture.session().await;
+    run(&mut session, "CREATE TABLE t (id int, v vector(3))").await;
+    run(&mut session, "CREATE INDEX t_v ON t USING hnsw (v vector_l2_ops)").await;
+    run(
+        &mut session,
+        "INSERT INTO t SELECT x, ('[' || x || ',0,1]')::vector FROM generate_series(1, 3000) AS s(x)",
+    )
+    .await;
+    run(&mut session, "CHECKPOINT").await;
+    // The segments of the table, and how many of them have their index open.
+    let opened = |segments: &[FileId], index| {
+        segments.iter().filter(|segment| tenant.indexes.holds(**segment, index)).count()
+    };
+    let segments = || {
+        let snapshot = tenant.store.snapshot();
+        let version = snapshot.find("default", "t").unwrap();
+        let files: Vec<FileId> = version.chunks.iter().filter_map(|held| held.chunk.segment()).collect();
+        (files, version.def.indexes.first().map(|index| index.id))
+    };
+    run(&mut session, "SELECT id FROM t ORDER BY v <-> '[5,0,1]' LIMIT 1").await;
+    let (before, Some(index)) = segments() else { panic!("no index") };
+    assert_eq!(opened(&before, index), before.len());
+    run(&mut session, "VACUUM FULL t").await;
+    let (after, _) = segments();
+    assert_eq!((after.len(), opened(&after, index), opened(&before, index)), (1, 1, 0));
+
+    run(&mut session, "REINDEX INDEX t_v").await;
+    assert_eq!(opened(&after, index), 0);
+    run(&mut session, "SELECT id FROM t ORDER BY v <-> '[5,0,1]' LIMIT 1").await;
+    assert_eq!(tenant.indexes.opened().len(), 1);
+    run(&mut session, "DROP INDEX t_v").await;
+    assert_eq!(tenant.indexes.opened().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_compaction_that_waits_for_room_is_shown_and_keeps_no_tenant_open() {
     let fixture = Fixture::new();
     let tenant = fixture.tenant().await;

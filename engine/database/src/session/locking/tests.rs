@@ -21,6 +21,7 @@ async fn seen(fixture: &Fixture, session: &mut Session) -> Open {
 /// What follows, as `boundary` has it.
 async fn told(fixture: &Fixture, open: Open) {
     let Open { locks, replaced, .. } = open;
+    let replaced = replaced.into_statements();
     for (table, pairs) in &replaced {
         locks.follow(*table, pairs);
     }

@@ -72,7 +72,10 @@ pub(super) fn parse_timestamptz(text: &str) -> Result<i64> {
         Some(east) => {
             instant(&parts, name, text, |shown| shown.checked_sub(i64::from(east) * MICROS_PER_SECOND))
         }
-        None => instant(&parts, name, text, |shown| Zone::current().instant(shown)),
+        None => {
+            let zone = parts.zone.unwrap_or_else(Zone::current);
+            instant(&parts, name, text, |shown| zone.instant(shown))
+        }
     }
 }
 

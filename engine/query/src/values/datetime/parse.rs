@@ -1,9 +1,11 @@
-//! Dates and times from text: the ISO forms, month names, `MM/DD/YYYY`, offsets and a few zone names.
+//! Dates and times from text: the ISO forms, month names, `MM/DD/YYYY`, offsets and zones.
 //!
 //! Called by `datetime`. Reads the text once from left to right; what it means for a type is decided there.
 //! `DateStyle` is `ISO, MDY`: three numbers that do not start with a year are month, day, year.
 
 use sepal_types::{days_from_civil, days_in_month};
+
+use crate::zone::{Zone, abbreviated};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -20,6 +22,8 @@ pub(super) struct Parts {
     pub(super) micros: Option<i64>,
     /// East of Greenwich.
     pub(super) zone_seconds: Option<i32>,
+    /// In place of these: a zone with rules of its own.
+    pub(super) zone: Option<Zone>,
 }
 
 /// A word instead of a date.
@@ -74,6 +78,7 @@ struct Parser<'a> {
     clock: Option<(i64, i64, i64, i64)>,
     afternoon: Option<bool>,
     zone_seconds: Option<i32>,
+    zone: Option<Zone>,
     /// The `T` of ISO 8601 was read.
     after_t: bool,
 }
@@ -171,9 +176,7 @@ impl Parser<'_> {
         let negative = self.peek() == Some(b'-');
         self.at += 1;
         match self.peek() {
-            Some(b'0'..=b'9')
-                if self.zone_seconds.is_none() && (self.clock.is_some() || self.date.is_some()) =>
-            {
+            Some(b'0'..=b'9') if self.has_no_zone() && (self.clock.is_some() || self.date.is_some()) => {
                 let seconds = self.offset()?;
                 self.zone_seconds = Some(if negative { -seconds } else { seconds });
                 Ok(())
@@ -241,8 +244,10 @@ impl Parser<'_> {
             self.month = Some(month);
             return Ok(());
         }
-        if let (None, Some(hours)) = (self.zone_seconds, zone_hours(word)) {
-            self.zone_seconds = Some(hours * 3600);
+        if self.has_no_zone()
+            && let Some(seconds) = abbreviated(word)
+        {
+            self.zone_seconds = Some(seconds);
             return Ok(());
         }
         if self.peek() != Some(b'/') {
@@ -251,8 +256,18 @@ impl Parser<'_> {
         let rest = &self.bytes[self.at..];
         let length =
             rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"/_+-".contains(byte)).count();
-        let rest = String::from_utf8_lossy(&rest[..length]).to_ascii_lowercase();
-        Err(Problem::Zone(format!("{word}{rest}")))
+        let name = format!("{word}{}", String::from_utf8_lossy(&rest[..length]).to_ascii_lowercase());
+        let Some(zone) = Zone::named(&name) else { return Err(Problem::Zone(name)) };
+        if !self.has_no_zone() {
+            return Err(Problem::Syntax);
+        }
+        self.at += length;
+        self.zone = Some(zone);
+        Ok(())
+    }
+
+    fn has_no_zone(&self) -> bool {
+        self.zone_seconds.is_none() && self.zone.is_none()
     }
 
     fn set_special(&mut self, special: Special) -> Result<(), Problem> {
@@ -266,7 +281,7 @@ impl Parser<'_> {
     fn finish(self) -> Result<Parts, Problem> {
         let micros = self.clock.map(|clock| clock_micros(clock, self.afternoon)).transpose()?;
         let whole_day = matches!(self.special, Some(Special::Day(_)));
-        let alone = micros.is_none() && self.zone_seconds.is_none() && self.month.is_none();
+        let alone = micros.is_none() && self.has_no_zone() && self.month.is_none();
         if self.special.is_some() && !(whole_day || alone) {
             return Err(Problem::Syntax);
         }
@@ -283,7 +298,7 @@ impl Parser<'_> {
             return Err(Problem::Syntax);
         }
         let days = date.map(|date| date_days(date, self.before_christ)).transpose()?;
-        Ok(Parts { special: self.special, days, micros, zone_seconds: self.zone_seconds })
+        Ok(Parts { special: self.special, days, micros, zone_seconds: self.zone_seconds, zone: self.zone })
     }
 
     /// Digits as a number with their count. More than nine have no meaning here.
@@ -407,21 +422,4 @@ fn month_number(word: &str) -> Option<u32> {
 fn is_weekday(word: &str) -> bool {
     const DAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
     DAYS.iter().any(|day| word == *day || word == &day[..3])
-}
-
-/// Zones without rules: a fixed distance from Greenwich, in hours east.
-fn zone_hours(word: &str) -> Option<i32> {
-    Some(match word {
-        "gmt" | "ut" | "utc" | "z" | "zulu" => 0,
-        "cet" | "bst" => 1,
-        "cest" | "eet" => 2,
-        "eest" | "msk" => 3,
-        "jst" => 9,
-        "edt" => -4,
-        "cdt" | "est" => -5,
-        "cst" | "mdt" => -6,
-        "mst" | "pdt" => -7,
-        "pst" => -8,
-        _ => return None,
-    })
 }

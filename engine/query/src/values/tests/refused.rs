@@ -97,6 +97,12 @@ fn dates_and_times() {
         ("timestamptz", "2024-01-02 03:04:05 Foo/Bar", "22023", "time zone \"foo/bar\" not recognized"),
         (
             "timestamptz",
+            "2024-01-02 03:04:05+01 Europe/Berlin",
+            "22007",
+            "invalid input syntax for type timestamp with time zone: \"2024-01-02 03:04:05+01 Europe/Berlin\"",
+        ),
+        (
+            "timestamptz",
             "2024-01-02 03:04:05+16",
             "22008",
             "time zone displacement out of range: \"2024-01-02 03:04:05+16\"",

@@ -112,6 +112,9 @@ fn dates_and_times() {
         ("timestamptz", "2024-01-02 03:04:05.1234567+02:30", "2024-01-02 00:34:05.123457+00"),
         ("timestamptz", "2024-01-02 03:04:05 -0800", "2024-01-02 11:04:05+00"),
         ("timestamptz", "2024-01-02 03:04:05 PST", "2024-01-02 11:04:05+00"),
+        ("timestamptz", "2024-07-02 03:04:05 America/New_York", "2024-07-02 07:04:05+00"),
+        ("timestamptz", "2024-07-02 03:04:05 NST", "2024-07-02 06:34:05+00"),
+        ("timestamp", "2024-07-02 03:04:05 europe/berlin", "2024-07-02 03:04:05"),
         ("timestamptz", "0044-03-15 12:00:00 BC", "0044-03-15 12:00:00+00 BC"),
         ("timestamptz", "infinity", "infinity"),
     ]);
@@ -268,6 +271,7 @@ fn a_timestamptz_is_of_the_zone_at_hand() {
         ("Europe/Berlin", "epoch", "1970-01-01 01:00:00+01"),
         ("America/St_Johns", "2024-01-01 12:00", "2024-01-01 12:00:00-03:30"),
         ("Asia/Kolkata", "2024-07-01 12:00 GMT", "2024-07-01 17:30:00+05:30"),
+        ("Asia/Kolkata", "2024-07-01 12:00 Europe/Berlin", "2024-07-01 15:30:00+05:30"),
     ] {
         let found = zone(name).within(|| through("timestamptz", text));
         assert_eq!(found.unwrap(), expected, "{text} in {name}");

@@ -23,9 +23,13 @@ fn an_open_store_and_its_directory_tell_the_same() {
     open.last_mut().unwrap().bytes = store.log_end().bytes;
     let closed = closed_log_files(dir.path()).unwrap();
     let facts = |files: &[crate::LogFileInfo]| -> Vec<_> {
-        files.iter().map(|file| (file.number, file.file, file.base_lsn, file.bytes)).collect()
+        let facts = |file: &crate::LogFileInfo| {
+            (file.number, file.file, file.base_lsn, file.bytes, file.previous_bytes)
+        };
+        files.iter().map(facts).collect()
     };
     assert_eq!(facts(&closed), facts(&open));
+    assert!(closed.windows(2).all(|pair| pair[0].bytes == pair[1].previous_bytes), "{closed:?}");
     assert!(closed_log_files(&dir.path().join("nobody")).unwrap().is_empty());
     drop(hold);
 }

@@ -1,4 +1,4 @@
-//! Columns opened page by page are the columns that were written, and one byte changed anywhere is told.
+//! Columns opened page by page are the columns that were written, and one byte changed in a page is told.
 
 use std::sync::Arc;
 
@@ -25,7 +25,6 @@ const SPARSE: ColumnId = ColumnId(2);
 /// Where the columns stand in the file, behind the row ids.
 const VECTOR_ROOT: usize = 1;
 const SPARSE_ROOT: usize = 2;
-const WIDTH: i32 = 4 * DIMENSIONS as i32;
 
 fn identity() -> Identity {
     Identity { tenant: TENANT, table: TableId(20_000), file: FileId([5; 16]), key: Key::from_bytes([6; 32]) }
@@ -77,7 +76,7 @@ fn whole(footer: &Footer, path: &Path, column: ColumnId) -> Result<ArrayRef, Sto
 /// Where the vectors' pages lie, of all row groups.
 fn pages(footer: &Footer, path: &Path) -> Vec<Range<u64>> {
     let disk = Disk::default();
-    let column = footer.fixed(&disk, path, VECTOR_ROOT, WIDTH).unwrap().unwrap();
+    let column = footer.fixed(&disk, path, VECTOR_ROOT).unwrap().unwrap();
     let file = Opened::new(&disk, path).unwrap();
     let groups = 0..column.metadata.num_row_groups();
     let pages =
@@ -91,11 +90,16 @@ fn a_column_is_read_whole_by_one_thread_or_two() {
     let path = dir.path().join("segment");
     for (rows, group_rows) in [(1, 1), (64, 64), (65, 100), (700, 99), (APART_BYTES / 1_200 + 3, 1_500)] {
         let footer = written(&path, rows, group_rows);
-        let fixed = |root| footer.fixed(&Disk::default(), &path, root, WIDTH).unwrap();
+        let fixed = |root| footer.fixed(&Disk::default(), &path, root).unwrap();
         assert!(fixed(VECTOR_ROOT).is_some(), "nothing else is measured here");
         assert!(fixed(SPARSE_ROOT).is_none(), "levels come before the values there");
         let found = whole(&footer, &path, VECTOR).unwrap();
         assert_eq!(&found, &vectors(rows, None), "{rows} rows in groups of {group_rows}");
+        let some = rows as u32 / 9..rows as u32 - rows as u32 / 9;
+        let wanted = (VECTOR, &vector_type());
+        let run = footer.column_run(&Disk::default(), &path, wanted, &some, &RunSpace::default()).unwrap();
+        let expected = found.slice(some.start as usize, some.len());
+        assert_eq!(&run.unwrap(), &expected, "{some:?} of {rows} rows");
         let valid = (0..rows).map(|row| row % 3 != 0).collect();
         assert_eq!(&whole(&footer, &path, SPARSE).unwrap(), &vectors(rows, Some(valid)));
     }
@@ -126,6 +130,24 @@ fn one_byte_changed_in_a_page_is_told() {
     }
 }
 
+/// Whole columns do not need to know where each page lies: the rows are all there, and can be written anew.
+#[test]
+fn a_damaged_offset_index_takes_no_rows_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let footer = written(&path, 300, 128);
+    let metadata = footer.metadata.metadata();
+    let index = metadata.row_group(1).column(VECTOR_ROOT).offset_index_offset().unwrap();
+    let mut changed = std::fs::read(&path).unwrap();
+    changed[usize::try_from(index).unwrap() + 20] ^= 1;
+    std::fs::write(&path, changed).unwrap();
+    let footer = opened(&path, 300);
+    assert!(footer.fixed(&Disk::default(), &path, VECTOR_ROOT).is_err());
+    assert_eq!(&whole(&footer, &path, VECTOR).unwrap(), &vectors(300, None));
+    let rows = footer.rows(&Disk::default(), &path, VECTOR, &vector_type(), &[0]);
+    assert!(matches!(rows, Err(StoreError::Corrupt { .. })), "told by whoever needs it");
+}
+
 /// Each page is whole, and none is where it belongs.
 #[test]
 fn pages_that_change_places_are_told() {
@@ -133,7 +155,7 @@ fn pages_that_change_places_are_told() {
     let path = dir.path().join("segment");
     let bytes = |span: &Range<u64>| span.start as usize..span.end as usize;
     // Of one row group, and of two.
-    for group_rows in [1_000, 64] {
+    for group_rows in [1_000, layout::rows_per_page(4 * usize::from(DIMENSIONS))] {
         let footer = written(&path, 1_000, group_rows);
         let spans = pages(&footer, &path);
         let of_one_length = |pair: &&[Range<u64>]| bytes(&pair[0]).len() == bytes(&pair[1]).len();

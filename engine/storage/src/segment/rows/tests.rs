@@ -17,12 +17,12 @@ use crate::{
     segment::{Identity, ROW_ID, tests::by_parquet},
 };
 
-const ROWS: usize = 2_000;
-const DIMENSIONS: u16 = 300;
-const KEY: ColumnId = ColumnId(1);
-const LABEL: ColumnId = ColumnId(2);
-const VECTOR: ColumnId = ColumnId(3);
-const SPARSE: ColumnId = ColumnId(4);
+pub(in crate::segment) const ROWS: usize = 2_000;
+pub(in crate::segment) const DIMENSIONS: u16 = 300;
+pub(in crate::segment) const KEY: ColumnId = ColumnId(1);
+pub(in crate::segment) const LABEL: ColumnId = ColumnId(2);
+pub(in crate::segment) const VECTOR: ColumnId = ColumnId(3);
+pub(in crate::segment) const SPARSE: ColumnId = ColumnId(4);
 
 fn identity() -> Identity {
     Identity { tenant: TENANT, table: TableId(20_000), file: FileId([5; 16]), key: Key::from_bytes([6; 32]) }
@@ -38,7 +38,7 @@ fn vectors(valid: Option<Vec<bool>>) -> ArrayRef {
 }
 
 /// Numbers, texts with a dictionary, vectors, and vectors of which every third is NULL.
-fn columns() -> Vec<(ColumnId, DataType, ArrayRef)> {
+pub(in crate::segment) fn columns() -> Vec<(ColumnId, DataType, ArrayRef)> {
     let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS as i64));
     let labels: ArrayRef =
         Arc::new(StringArray::from_iter_values((0..ROWS).map(|row| format!("label {}", row % 7))));
@@ -49,7 +49,7 @@ fn columns() -> Vec<(ColumnId, DataType, ArrayRef)> {
 }
 
 /// A segment in row groups of 700 rows.
-fn written(path: &Path) -> Footer {
+pub(in crate::segment) fn written(path: &Path) -> Footer {
     let ids: ArrayRef = Arc::new(arrow::array::UInt64Array::from_iter_values(1..=ROWS as u64));
     let mut fields = vec![Field::new(ROW_ID, DataType::UInt64, false)];
     let mut stored = vec![ids];
@@ -69,7 +69,7 @@ fn written(path: &Path) -> Footer {
     opened(path).unwrap()
 }
 
-fn opened(path: &Path) -> Result<Footer, StoreError> {
+pub(in crate::segment) fn opened(path: &Path) -> Result<Footer, StoreError> {
     let bytes = std::fs::metadata(path).unwrap().len();
     Footer::open(&Disk::default(), path, &identity(), ROWS as u32, bytes)
 }
@@ -103,7 +103,7 @@ fn a_damaged_page_is_told_by_who_reads_it() {
     let place = Place { group: 1, root: 3 };
     let file = Opened::new(&Disk::default(), &path).unwrap();
     let paged = footer.paged(&Disk::default(), &path).unwrap();
-    let spans = pages(paged, &file, place, &[200]).unwrap();
+    let spans = pages(paged, &file, place, std::iter::once(200..201)).unwrap();
     let [span] = spans.as_slice() else { panic!("{spans:?}") };
     assert!(span.end - span.start < 200_000, "of 2,400,000 bytes: {span:?}");
     let mut sealed = std::fs::read(&path).unwrap();
@@ -121,6 +121,36 @@ fn a_damaged_page_is_told_by_who_reads_it() {
     sealed[usize::try_from(column.offset_index_offset().unwrap()).unwrap() + 20] ^= 1;
     std::fs::write(&path, &sealed).unwrap();
     assert!(matches!(rows(&opened(&path).unwrap(), 0), Err(StoreError::Corrupt { .. })));
+}
+
+/// parquet-rs would ask the allocator for as much as it says, gigabytes perhaps, before it opens anything.
+#[test]
+fn a_page_that_says_another_length_is_not_handed_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let footer = written(&path);
+    let file = Opened::new(&Disk::default(), &path).unwrap();
+    let paged = footer.paged(&Disk::default(), &path).unwrap();
+    let spans = pages(paged, &file, Place { group: 1, root: 2 }, std::iter::once(200..201)).unwrap();
+    let sealed = std::fs::read(&path).unwrap();
+    // The highest byte of a length, and the lowest.
+    let length_at = spans[0].start as usize;
+    for place in [length_at + 3, length_at] {
+        let mut changed = sealed.clone();
+        changed[place] ^= 0x40;
+        std::fs::write(&path, &changed).unwrap();
+        let footer = opened(&path).unwrap();
+        let whole = footer.column(&Disk::default(), &path, LABEL, &DataType::Utf8);
+        let rows = footer.rows(&Disk::default(), &path, LABEL, &DataType::Utf8, &[900]);
+        for found in [whole, rows] {
+            match found {
+                Err(StoreError::Corrupt { why, .. }) => assert!(why.contains("as long as they say"), "{why}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        // Whoever looks elsewhere notices nothing.
+        footer.rows(&Disk::default(), &path, LABEL, &DataType::Utf8, &[0]).unwrap();
+    }
 }
 
 proptest! {

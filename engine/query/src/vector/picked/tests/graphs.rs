@@ -144,6 +144,25 @@ fn vectors_that_are_decoded_are_used_where_they_lie() {
     assert_eq!((hits, searched.work.fetched), (AtHand::of(&two).find(&query, 10, None).0, 2));
 }
 
+#[test]
+fn columns_have_what_opened_indexes_leave() {
+    let columns = ColumnCache::new(PLENTY);
+    let memory = Arc::new(IndexMemory::new(PLENTY).beside(&columns));
+    let world = World::of(hnsw(Metric::L2), columns, 1, SEGMENT);
+    let indexes = cache(&memory);
+    let room = || world.version().chunks[0].chunk.decoded_most_bytes().unwrap();
+    let Question { query, .. } = question(1_234, 0, 0);
+    assert_eq!((room(), memory.index_bytes()), (PLENTY, 0));
+    for _ in 0..2 {
+        ask(&world, &indexes, &query, 10, None);
+        assert!(memory.index_bytes() > 0);
+        assert_eq!(room(), PLENTY - memory.index_bytes(), "it counts once");
+    }
+    memory.forget_tenant(TENANT);
+    drop(indexes);
+    assert_eq!(room(), PLENTY);
+}
+
 fn decode(world: &World, chunk: usize) {
     let version = world.version();
     version.chunks[chunk].chunk.column(&version.def.columns[1]).unwrap();
