@@ -179,11 +179,7 @@ fn give_labels(name: &str, arguments: &mut [Expr], schema: &DFSchema) -> Result<
                 if let Some(target) = name.strip_prefix("sepal_cast_").and_then(SqlType::from_internal_name) {
                     return Err(carry(cannot_cast(&ty, &target)));
                 }
-                let types = arguments.iter().map(|argument| match operand(argument, schema) {
-                    Operand::Typed(ty) => ty,
-                    Operand::Undetermined | Operand::Unknown => SqlType::Unknown,
-                });
-                return Err(carry(undefined_function_call(name, &types.collect::<Vec<_>>())));
+                return Err(carry(undefined_function_call(name, &all_shown(arguments, schema))));
             }
         }
     }
@@ -226,21 +222,60 @@ pub(super) fn check(expr: &Expr, schema: &DFSchema) -> Result<()> {
             }
             Ok(())
         }
-        Expr::ScalarFunction(call) if call.func.name().starts_with("sepal_any_") => {
-            // `= ANY (list)` and its kin.
-            let [list, value] = call.args.as_slice() else { return Ok(()) };
-            match operand(list, schema) {
-                Operand::Typed(SqlType::Array(element)) => {
-                    beside(operand(value, schema), Operand::Typed(*element), "=")
-                }
-                _ => Ok(()),
+        Expr::Case(case) => match &case.expr {
+            Some(compared) => {
+                case.when_then_expr.iter().try_for_each(|(when, _)| alike(compared, when, "=", schema))
             }
+            None => Ok(()),
+        },
+        Expr::ScalarFunction(call) => check_call(call.func.name(), &call.args, schema),
+        Expr::WindowFunction(call) if matches!(call.fun.name(), "lag" | "lead") => {
+            check_default(call.fun.name(), &call.params.args, schema)
         }
         _ => Ok(()),
     }
 }
 
-/// The same of what a join compares, which set operations are too.
+/// `nullif`, and `= ANY (list)` and its kin.
+fn check_call(name: &str, arguments: &[Expr], schema: &DFSchema) -> Result<()> {
+    match arguments {
+        [left, right] if name == "nullif" => alike(left, right, "=", schema),
+        [list, value] if name.starts_with("sepal_any_") => match operand(list, schema) {
+            Operand::Typed(SqlType::Array(element)) => {
+                beside(operand(value, schema), Operand::Typed(*element), "=")
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// What `lag` and `lead` give where there is no such row. Errors: 42883 for anything but the same enum.
+fn check_default(name: &str, arguments: &[Expr], schema: &DFSchema) -> Result<()> {
+    let [value, _, otherwise] = arguments else { return Ok(()) };
+    match (shown(value, schema), shown(otherwise, schema)) {
+        (SqlType::Unknown, _) | (_, SqlType::Unknown) => Ok(()),
+        (value, otherwise) => match (value.enum_type(), otherwise.enum_type()) {
+            (None, None) => Ok(()),
+            (Some(value), Some(otherwise)) if value.id == otherwise.id => Ok(()),
+            _ => Err(carry(undefined_function_call(name, &all_shown(arguments, schema)))),
+        },
+    }
+}
+
+/// The type of an argument as messages have it.
+fn shown(argument: &Expr, schema: &DFSchema) -> SqlType {
+    match operand(argument, schema) {
+        Operand::Typed(ty) => ty,
+        Operand::Undetermined | Operand::Unknown => SqlType::Unknown,
+    }
+}
+
+fn all_shown(arguments: &[Expr], schema: &DFSchema) -> Vec<SqlType> {
+    arguments.iter().map(|argument| shown(argument, schema)).collect()
+}
+
+/// The same of what a join compares. Asked of set operations once their branches agree.
 pub(super) fn check_join(plan: &LogicalPlan) -> Result<()> {
     let LogicalPlan::Join(join) = plan else { return Ok(()) };
     for (left, right) in &join.on {

@@ -154,6 +154,10 @@ pub(super) fn marked_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
         Expr::ScalarFunction(call) if matches!(call.name(), "coalesce" | "nullif") => {
             call.args.iter().find_map(|argument| marked_type(argument, schema))
         }
+        Expr::ScalarFunction(call) if matches!(call.name(), "greatest" | "least") => {
+            let mut types = call.args.iter().filter_map(|argument| marked_type(argument, schema));
+            types.find(|ty| ty.enum_type().is_some())
+        }
         Expr::Case(case) => {
             let mut branches = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
             branches.find_map(|branch| marked_type(branch, schema))
@@ -163,9 +167,8 @@ pub(super) fn marked_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
 }
 
 /// Says again that coalesce, nullif and CASE give `json`, `jsonb`, `tsvector`, `tsquery` or an enum, of which greatest
-/// and least are one too; untyped literals that they choose from are read as that. Tells whether it did.
-///
-/// Errors: 42804 for two enums.
+/// and least are one too; untyped literals that they choose from are read as that. That all of an enum's are of one
+/// type was asked before (`chosen`). Tells whether it did.
 pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
     let extreme = matches!(expr, Expr::ScalarFunction(call) if matches!(call.name(), "greatest" | "least"));
     let chosen: Vec<&mut Expr> = match expr {
@@ -181,18 +184,8 @@ pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
     let Some(ty) = chosen.iter().find_map(|expr| marked_type(expr, schema)) else {
         return Ok(false);
     };
-    match &ty {
-        SqlType::Enum(of) => {
-            let mut types = chosen.iter().filter_map(|expr| marked_type(expr, schema));
-            let is_other = |ty: &SqlType| ty.enum_type().is_none_or(|other| other.id != of.id);
-            if let Some(other) = types.find(is_other) {
-                let (one, other) = (ty.display_name(), other.display_name());
-                let message = format!("types {one} and {other} cannot be matched");
-                return Err(carry(Error::new(SqlState::DatatypeMismatch, message)));
-            }
-        }
-        _ if extreme => return Ok(false),
-        _ => {}
+    if extreme && ty.enum_type().is_none() {
+        return Ok(false);
     }
     let untyped = |expr: &Expr| match expr {
         Expr::Literal(value, None) => value.is_null() || value.data_type().is_string(),

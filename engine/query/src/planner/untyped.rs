@@ -135,7 +135,6 @@ pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut reshaped = false;
     let typed = plan.transform_up_with_subqueries(|node| {
         refuse_words(&node)?;
-        enums::check_join(&node)?;
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
@@ -150,6 +149,7 @@ pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
         let node = if reshaped { node.map_data(LogicalPlan::recompute_schema)? } else { node };
         let typed = node.transformed;
         let mut agreed = branches::agree(node.data, reshaped)?;
+        enums::check_join(&agreed.data)?;
         reshaped |= agreed.transformed;
         agreed.transformed |= typed;
         Ok(agreed)

@@ -16,6 +16,7 @@ enum Category {
     Bits,
     Boolean,
     DateTime,
+    Enum,
     Number,
     String,
     Timespan,
@@ -59,7 +60,8 @@ pub(crate) fn matched(construct: &str, types: &[SqlType]) -> Result<Option<SqlTy
     }
 }
 
-/// `None` for types that are known by their names alone, whose values are texts and numbers here.
+/// `None` for types that are known by their names alone, whose values are texts and numbers here, and for an enum of
+/// which it is not known which one it is.
 fn category(ty: &SqlType) -> Option<Category> {
     Some(match ty {
         SqlType::Array(element) => {
@@ -69,6 +71,7 @@ fn category(ty: &SqlType) -> Option<Category> {
         SqlType::Bit(_) => Category::Bits,
         SqlType::Bool => Category::Boolean,
         SqlType::Date | SqlType::Time | SqlType::Timestamp | SqlType::Timestamptz => Category::DateTime,
+        SqlType::Enum(of) if of.is_known() => Category::Enum,
         SqlType::Float4
         | SqlType::Float8
         | SqlType::Int2
@@ -87,6 +90,7 @@ fn category(ty: &SqlType) -> Option<Category> {
         | SqlType::Uuid
         | SqlType::Vector(_) => Category::User,
         SqlType::Char
+        | SqlType::Enum(_)
         | SqlType::Int2Vector
         | SqlType::Name
         | SqlType::Oid
@@ -123,6 +127,9 @@ fn converts(from: &SqlType, to: &SqlType) -> bool {
     if let (SqlType::Array(from), SqlType::Array(to)) = (from, to) {
         return converts(from, to);
     }
+    if let (Some(from), Some(to)) = (from.enum_type(), to.enum_type()) {
+        return from.id == to.id;
+    }
     if let (Some(from), Some(to)) = (rank(from), rank(to)) {
         return from <= to;
     }
@@ -139,7 +146,15 @@ fn converts(from: &SqlType, to: &SqlType) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sepal_types::{EnumDef, EnumType, TableId};
+
     use super::*;
+
+    fn enumerated(id: u32, name: &str) -> SqlType {
+        let (array, schema) = (TableId(id + 1), "public".to_owned());
+        let def = EnumDef { id: TableId(id), array, schema, name: name.to_owned(), labels: Vec::new() };
+        SqlType::Enum(EnumType::from(def))
+    }
 
     fn common(types: &[SqlType]) -> std::result::Result<Option<SqlType>, String> {
         matched("UNION", types).map_err(|error| format!("{} {}", error.state().code(), error.message()))
@@ -167,6 +182,22 @@ mod tests {
         ] {
             assert_eq!(common(&types), Ok(expected), "{types:?}");
         }
+    }
+
+    // Enums have a category of their own, and none of them is converted to another.
+    #[test]
+    fn enums_match_themselves() {
+        let (mood, color) = (enumerated(20_000, "mood"), enumerated(20_010, "color"));
+        assert_eq!(common(&[mood.clone(), mood.clone()]), Ok(Some(mood.clone())));
+        assert_eq!(
+            common(&[mood.clone(), color]),
+            Err("42846 UNION could not convert type color to mood".to_owned())
+        );
+        assert_eq!(
+            common(&[mood.clone(), SqlType::Text]),
+            Err("42804 UNION types mood and text cannot be matched".to_owned())
+        );
+        assert_eq!(common(&[mood, SqlType::Enum(EnumType::unknown())]), Ok(None));
     }
 
     #[test]
