@@ -93,10 +93,11 @@ impl TaskBoard {
         self.0.lock().iter().all(|task| task.rests.load(Ordering::Relaxed))
     }
 
-    /// Whether a session vacuums.
-    pub fn has_vacuum(&self) -> bool {
+    /// Whether a session merges segments: by VACUUM, or before it builds an index.
+    pub fn has_merge_of_session(&self) -> bool {
         let tasks = self.0.lock();
-        tasks.iter().any(|task| matches!(task.kind, TaskKind::Vacuum | TaskKind::VacuumFull))
+        let merges = |kind| matches!(kind, TaskKind::Vacuum | TaskKind::VacuumFull | TaskKind::Compaction);
+        tasks.iter().any(|task| task.pid != 0 && merges(task.kind))
     }
 
     /// As `sepal_maintenance` shows them: without COPYs.

@@ -96,7 +96,7 @@ fn hold_back(tenant: &OpenTenant) -> Posted {
 /// The merge that pays most; a smaller one where somebody else has a large one in memory: nobody waits for that, or for
 /// a VACUUM of the same tenant, on a thread that other tenants need.
 fn merge_one(tenant: &OpenTenant) -> Result<Step> {
-    if tenant.tasks.has_vacuum() {
+    if tenant.tasks.has_merge_of_session() {
         return Ok(Step::Later);
     }
     match merge_within(tenant, u64::MAX)? {
@@ -192,6 +192,41 @@ pub fn vacuum(
     }
     (done.segments_after, done.bytes_after, done.rows_left) = sizes(tenant, table)?;
     Ok(done)
+}
+
+/// Makes as few segments of a flushed table as hold its rows, before its first index of vectors is built: each segment
+/// has a graph of its own, a search walks through all of them, and compactions would build them again one by one. Where
+/// that cannot be done, it is the segments there are that get the index. Blocking.
+///
+/// Errors: 57014 when cancelled.
+pub(super) fn gather(tenant: &OpenTenant, table: TableId, pid: i32, cancel: &CancelToken) -> Result<()> {
+    let stop = || cancel.is_cancelled() || tenant.is_closed();
+    let task = tenant.tasks.post(pid, TaskKind::Compaction, Some(table), now_us());
+    let mut done = Vacuumed::default();
+    for _ in 0..VACUUM_ROUNDS {
+        tenant.store.await_compaction(table, &Paced::new(tenant, &task, &stop))?;
+        let mut groups = tenant.store.segments_to_merge(table, Rewrite::All);
+        groups.retain(|group| group.len() > 1);
+        let bytes = plain_bytes(tenant, table, &groups);
+        if groups.is_empty() {
+            break;
+        }
+        if bytes > tenant.store.room_for_merge() || tenant.check_quota(bytes).is_err() {
+            tracing::warn!(tenant = %tenant.id, bytes, "segments are indexed one by one: there is no room to merge them");
+            break;
+        }
+        task.total(bytes);
+        match merge_groups(tenant, table, &groups, &task, &stop, &mut done) {
+            Ok(false) => break,
+            Ok(true) => {}
+            Err(error) if stop() => return Err(error),
+            Err(error) => {
+                tracing::warn!(tenant = %tenant.id, %error, "segments are indexed one by one: they cannot be merged");
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes one segment of each group. Whether somebody else has put other segments in the place of some, which may have

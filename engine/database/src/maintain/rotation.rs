@@ -80,7 +80,7 @@ async fn pass(tenant: &Arc<OpenTenant>) -> Result<Pass> {
 fn copy_one(tenant: &OpenTenant) -> Result<Pass> {
     let stop = || tenant.is_closed();
     // Neither a VACUUM nor a large merge is waited for: others need the thread.
-    if tenant.tasks.has_vacuum() {
+    if tenant.tasks.has_merge_of_session() {
         return Ok(Pass::Again(AGAIN));
     }
     let task = tenant.tasks.post(0, TaskKind::FileKeys, None, now_us());

@@ -5,7 +5,10 @@ use std::{sync::atomic::AtomicBool, time::Instant};
 use sepal_storage::NoBlobs;
 
 use super::*;
-use crate::fixtures::{Fixture, run};
+use crate::{
+    fixtures::{Fixture, run},
+    session::Session,
+};
 
 const TABLE: TableId = TableId(20_000);
 
@@ -127,6 +130,40 @@ async fn vacuum_waits_for_a_merge_and_looks_at_what_it_wrote() {
     let version = snapshot.find("default", "t").unwrap();
     let deleted: u64 = version.chunks.iter().map(|held| held.deleted.len()).sum();
     assert_eq!((version.live_rows(), deleted), (900, 0));
+}
+
+/// What three loads left: segments that a flush leaves alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_are_merged_before_the_first_index_of_vectors_is_built() {
+    let fixture = Fixture::new();
+    let tenant = fixture.tenant().await;
+    let mut session = fixture.session().await;
+    run(&mut session, "CREATE TABLE t (id int, v vector(128), w vector(3))").await;
+    let load = async |session: &mut Session, first: i32| {
+        let rows = format!(
+            "INSERT INTO t SELECT x, ('[' || repeat(x || ',', 127) || '1]')::vector, ('[' || x || ',0,1]')::vector \
+             FROM generate_series({first}, {}) AS s(x)",
+            first + 2_499
+        );
+        run(session, &rows).await;
+        run(session, "CHECKPOINT").await;
+    };
+    let segments = || {
+        let snapshot = tenant.store.snapshot();
+        let chunks = &snapshot.find("default", "t").unwrap().chunks;
+        chunks.iter().filter(|held| held.chunk.segment().is_some()).count()
+    };
+    for first in [1, 2_501, 5_001] {
+        load(&mut session, first).await;
+    }
+    assert_eq!(segments(), 3);
+    run(&mut session, "CREATE INDEX t_v ON t USING hnsw (v vector_l2_ops)").await;
+    assert_eq!(segments(), 1);
+    load(&mut session, 7_501).await;
+    run(&mut session, "CREATE INDEX t_w ON t USING hnsw (w vector_l2_ops)").await;
+    assert_eq!(segments(), 2, "what is merged would have to be indexed anew");
+    let nearest = run(&mut session, "SELECT id FROM t ORDER BY w <-> '[9000,0,1]' LIMIT 1").await;
+    assert_eq!(nearest, [9_000]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

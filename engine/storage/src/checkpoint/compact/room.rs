@@ -7,7 +7,7 @@ use crate::{TenantStore, files::reserve_bytes};
 impl TenantStore {
     /// Of rows, uncompressed, that a merge may write now: half of what is free above the reserve. The other half is for
     /// the indexes, and for what others write meanwhile.
-    pub(super) fn room_for_merge(&self) -> u64 {
+    pub fn room_for_merge(&self) -> u64 {
         match self.disk.device(&self.paths.segments()) {
             Some((free, total)) => free.saturating_sub(reserve_bytes(total)) / 2,
             None => u64::MAX,
