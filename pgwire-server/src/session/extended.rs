@@ -4,7 +4,7 @@
 //! shows is the plan that Execute runs. All statements up to Sync are one transaction; the last one's tag is
 //! written when that is committed.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use arrow::array::ArrayRef;
 use sepal_database::values::{decode_binary, decode_text};
@@ -51,8 +51,11 @@ impl Connection {
         self.begin_implicit();
         let statement = self.held.statement(bind.statement)?;
         let prepared = statement.prepared.as_deref();
-        let types = prepared.map_or(&[][..], Prepared::parameters);
-        let parameters = self.session.time_zone().within(|| parameters(&bind, types))?;
+        let types = match prepared {
+            Some(prepared) => self.session.parameter_types(prepared)?,
+            None => Cow::Borrowed(&[][..]),
+        };
+        let parameters = self.session.time_zone().within(|| parameters(&bind, &types))?;
         let columns = prepared.and_then(Prepared::columns).map_or(0, <[_]>::len);
         // A statement without rows may be bound with any single code; drivers do so.
         let formats = bind.result_formats.for_count(columns).ok_or_else(|| {

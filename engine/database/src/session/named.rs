@@ -332,7 +332,8 @@ impl Session {
     ///
     /// Errors: 42601 for too few or too many; 0A000 for a subquery; 42P02 for a parameter; those of the expressions.
     async fn arguments(&mut self, execute: &Execute, target: &Prepared) -> Result<Vec<ArrayRef>> {
-        let (given, types) = (&execute.arguments, target.parameters());
+        let (given, types) = (&execute.arguments, self.parameter_types(target)?);
+        let types: &[SqlType] = &types;
         if given.len() != types.len() {
             let message = format!("wrong number of parameters for prepared statement \"{}\"", execute.name);
             return Err(Error::new(SqlState::SyntaxError, message).with_detail(format!(

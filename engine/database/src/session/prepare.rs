@@ -554,8 +554,12 @@ fn calls_session_functions(sql: &str) -> bool {
         .any(|name| lower.contains(name))
 }
 
-type Description<'a> = Option<Vec<(&'a str, &'a SqlType)>>;
+/// Names, oids and modifiers: an enum stays the same type when it gets another label.
+type Description<'a> = Option<Vec<(&'a str, u32, i32)>>;
 
 fn described(columns: Option<&[OutputColumn]>) -> Description<'_> {
-    columns.map(|columns| columns.iter().map(|column| (column.name.as_str(), &column.ty)).collect())
+    columns.map(|columns| {
+        let columns = columns.iter();
+        columns.map(|column| (column.name.as_str(), column.ty.oid(), column.ty.typmod())).collect()
+    })
 }

@@ -132,6 +132,26 @@ async fn a_kept_plan_has_the_labels_of_its_execution() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_prepared_takes_and_gives_new_labels() {
+    let fixture = Fixture::new();
+    let (mut session, mut other) = (fixture.session().await, fixture.session().await);
+    run(&mut session, TABLE).await;
+    run(&mut session, "PREPARE by_label AS SELECT id FROM t WHERE m = $1").await;
+    let statement = session.parse_one("SELECT id, m FROM t WHERE m = $1").unwrap().unwrap();
+    let prepared = session.prepare(statement, &[]).await.unwrap();
+    run(&mut other, "ALTER TYPE mood ADD VALUE 'best'; UPDATE t SET m = 'best' WHERE id = 7").await;
+    let types = session.parameter_types(&prepared).unwrap().into_owned();
+    let sent = vec![decode_text(&types[0], Some(b"best")).unwrap()];
+    let Outcome::Rows(mut rows) = session.execute(&prepared, sent).await.unwrap() else {
+        panic!("a query has rows")
+    };
+    assert_eq!(rows.columns()[1].ty, types[0]);
+    assert_eq!(rows.next().await.unwrap().unwrap().num_rows(), 1);
+    drop(rows);
+    assert_eq!(run(&mut session, "EXECUTE by_label('best')").await, [7]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_type_waits_for_its_tables_and_tables_for_their_types() {
     let fixture = Fixture::new();
     let (mut first, second) = (fixture.session().await, fixture.session().await);
