@@ -172,6 +172,8 @@ impl Server {
             .arg(&env_file)
             .args(["--pg-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
             .args(&self.flags)
+            // Else it depends on the machine, and with it where segments end.
+            .env("SEPAL_CACHE_MIB", "1024")
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

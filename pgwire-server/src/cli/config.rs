@@ -15,7 +15,7 @@ pub struct Config {
 
 impl Config {
     pub fn run(self) -> Result<(), Failure> {
-        let sourced = self.server.load(&crate::config::Config::default())?;
+        let sourced = self.server.load(&crate::config::Config::of_this_machine())?;
         for name in &sourced.ignored {
             output::talk(&format!("{name} is no setting: it is ignored."));
         }

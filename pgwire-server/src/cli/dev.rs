@@ -61,7 +61,7 @@ impl Dev {
             data: PathBuf::from("sepal-dev"),
             private_networks: LOOPBACK.into(),
             allow_unsigned_plugins: true,
-            ..Config::default()
+            ..Config::of_this_machine()
         };
         let config = self.server.load(&defaults)?.config;
         if !init::is_made(&config.data) {

@@ -81,7 +81,8 @@ pub struct ServerFlags {
     #[arg(long, value_name = "MICROSECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub busy_poll_us: Option<u64>,
-    /// Memory for opened columns of all tenants, in MiB [default: 1024]
+    /// Memory for opened columns of all tenants, in MiB [default: a quarter of the machine's or the control group's
+    /// memory, 1024 at least]
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_mib: Option<u64>,

@@ -21,7 +21,7 @@ pub struct Serve {
 
 impl Serve {
     pub fn run(self) -> Result<(), Failure> {
-        let Sourced { config, ignored, .. } = self.server.load(&Config::default())?;
+        let Sourced { config, ignored, .. } = self.server.load(&Config::of_this_machine())?;
         if !init::is_made(&config.data) {
             return Err(Failure::configuration(format!(
                 "{0} holds no Sepal database: make one with `sepal init --data {0}`, or try `sepal dev`",

@@ -6,6 +6,7 @@
 //! printed by `sepal config`.
 
 pub mod files;
+mod memory;
 
 use std::{
     fmt::Write,
@@ -56,7 +57,7 @@ pub struct Config {
     pub max_connections_per_tenant: u32,
     /// How long a session waits awake, using a core, for a client that comes back as soon, in microseconds; 0: never.
     pub busy_poll_us: u64,
-    /// Memory for opened columns, in MiB.
+    /// Memory for opened columns, in MiB. A server's default grows with the machine ([`Config::of_this_machine`]).
     pub cache_mib: u64,
     /// Memory that one tenant's COPYs under way and open transactions may hold, in MiB.
     pub tenant_write_mib: u64,
@@ -141,6 +142,12 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// A server's cache takes this part of the memory that there is, as PostgreSQL's documentation says of `shared_buffers`
+/// (19.4.1). The rest is for queries, writes, builds, and the system's own cache of files.
+const CACHE_PART: u64 = 4;
+/// Of little memory, too: it is a bound, not what is taken at once.
+const LEAST_CACHE_MIB: u64 = 1024;
+
 /// What stands between a plugin and the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -198,7 +205,7 @@ impl Default for Config {
             max_connections: 1_000,
             max_connections_per_tenant: 400,
             busy_poll_us: 100,
-            cache_mib: 1024,
+            cache_mib: LEAST_CACHE_MIB,
             tenant_write_mib: 4096,
             tenant_cache_mib: 0,
             tenant_query_mib: 1024,
@@ -242,6 +249,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The defaults of a server: those that depend on the machine, too.
+    pub fn of_this_machine() -> Self {
+        Self { cache_mib: cache_mib(memory::allowed_bytes()), ..Self::default() }
+    }
+
     /// The root key's file.
     pub fn root_key_path(&self) -> PathBuf {
         self.root_key_file.clone().unwrap_or_else(|| self.data.join("root.key"))
@@ -384,6 +396,10 @@ impl Config {
             names: self.secret_names.rule(),
         }
     }
+}
+
+fn cache_mib(memory_bytes: Option<u64>) -> u64 {
+    (memory_bytes.unwrap_or(0) / CACHE_PART / (1 << 20)).max(LEAST_CACHE_MIB)
 }
 
 /// A configuration that cannot be used; the text says which value, from where, and what to do.

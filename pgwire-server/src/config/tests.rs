@@ -132,3 +132,22 @@ fn more_threads_than_any_machine_has_are_refused() {
     let Err(refused) = load(&Config::default(), &flags, None) else { panic!("9999 threads") };
     assert!(refused.0.starts_with("maintenance_threads is 9999"), "{refused}");
 }
+
+#[test]
+fn the_cache_grows_with_the_memory_that_there_is() {
+    for (bytes, expected) in [
+        (None, 1024),
+        (Some(0), 1024),
+        (Some(4 << 30), 1024),
+        (Some((16 << 30) - 1), 4095),
+        (Some(16 << 30), 4096),
+        (Some(u64::MAX), u64::MAX >> 22),
+    ] {
+        assert_eq!(cache_mib(bytes), expected, "{bytes:?}");
+    }
+    assert_eq!(Config::default().cache_mib, 1024, "for commands that open no cache");
+    let defaults = Config::of_this_machine();
+    assert_eq!(Config { cache_mib: 1024, ..defaults.clone() }, Config::default());
+    let (_dir, flags) = in_dir("cache_mib = 7\n");
+    assert_eq!(load(&defaults, &flags, None).unwrap().config.cache_mib, 7);
+}

@@ -48,6 +48,7 @@ use crate::vector::IndexCache;
 pub use evaluator::{CatalogQuery, prepare};
 pub use names::quote_ident;
 pub(crate) use names::{quote_literal, type_oid};
+pub(crate) use relations::{is_preferred, type_category};
 pub use rewrite::rewrite;
 
 /// What the catalogs show: one session's view of one environment at one snapshot.

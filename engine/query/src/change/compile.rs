@@ -21,7 +21,7 @@ use crate::{
     context::StatementContext,
     error::translate,
     output::OutputColumn,
-    planner::{Engine, LogicalPlan, TemporaryTables, undefined_table},
+    planner::{Engine, LogicalPlan, TemporaryTables, told_apart, undefined_table},
     sql::{ParameterTypes, expand_wildcards, prepare_query, shape::plain_table},
 };
 
@@ -194,7 +194,8 @@ impl Compiled {
         let simplify = engine.simplify_context().with_schema(nullable(&parts.input).map_err(translate)?);
         let simplifier = ExprSimplifier::new(simplify.build());
         let physical = |expr: &Expr| {
-            let simplified = engine.zone().within(|| simplifier.simplify(expr.clone()));
+            let simplified =
+                engine.zone().within(|| simplifier.simplify(told_apart(expr.clone(), &simplifier)?));
             let expr = simplified.map_err(translate)?;
             create_physical_expr(&expr, &parts.input, engine.execution_props(), &Default::default())
                 .map_err(translate)

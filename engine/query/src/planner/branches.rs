@@ -22,10 +22,17 @@ use super::{
     multisets::compares_rows,
     untyped::Operand,
 };
-use crate::{error::carry, output::sql_type, sql::matched};
+use crate::{
+    error::carry,
+    output::sql_type,
+    sql::{matched, time_rank},
+};
 
 /// Both branches of a set operation.
 type Branches = (Arc<LogicalPlan>, Arc<LogicalPlan>);
+
+/// What a column of both becomes, and what holds its values.
+type Target = (SqlType, DataType);
 
 /// A set operation whose branches agree; any other node as it is. `reshaped`: something below it has another type now.
 ///
@@ -61,7 +68,7 @@ pub(super) fn agree(plan: LogicalPlan, reshaped: bool) -> Result<Transformed<Log
 fn agreed(name: &str, left: &Arc<LogicalPlan>, right: &Arc<LogicalPlan>) -> Result<Option<Branches>> {
     let width = left.schema().fields().len().min(right.schema().fields().len());
     let (mut left, mut right, mut changed) = (Arc::clone(left), Arc::clone(right), false);
-    let mut targets: Vec<Option<DataType>> = Vec::with_capacity(width);
+    let mut targets: Vec<Option<Target>> = Vec::with_capacity(width);
     for column in 0..width {
         match (shown(&left, column), shown(&right, column)) {
             (Operand::Typed(_), Operand::Unknown) => {
@@ -90,21 +97,25 @@ fn agreed(name: &str, left: &Arc<LogicalPlan>, right: &Arc<LogicalPlan>) -> Resu
 }
 
 /// What two columns are cast to; `None` where they are left as they are.
-fn common(name: &str, left: &Field, right: &Field) -> Result<Option<DataType>> {
+fn common(name: &str, left: &Field, right: &Field) -> Result<Option<Target>> {
     let types = [sql_type(left), sql_type(right)];
     if types[0] == types[1] {
         return Ok(None);
     }
     let Some(common) = matched(name, &types).map_err(carry)? else { return Ok(None) };
-    Ok(held_as(&common, &types))
+    let held = match time_rank(&common) {
+        Some(_) => Some(arrow_type(&common)),
+        None => held_as(&common, &types),
+    };
+    Ok(held.map(|held| (common, held)))
 }
 
-/// What values of several types are cast to that have one in common; `None` where that is left to DataFusion.
+/// What values of several types are cast to that have one in common, times aside, which have a cast of their own
+/// (`instants`); `None` where that is left to DataFusion.
 pub(super) fn held_as(common: &SqlType, types: &[SqlType]) -> Option<DataType> {
     let plain = |ty: &SqlType| ty.is_number() && !matches!(ty, SqlType::Numeric(_));
     match common {
         SqlType::Numeric(_) => holding(types),
-        SqlType::Timestamp | SqlType::Timestamptz => Some(arrow_type(common)),
         SqlType::Array(element) if plain(element) => Some(arrow_type(common)),
         ty if plain(ty) => Some(arrow_type(ty)),
         _ => None,
@@ -205,19 +216,19 @@ fn with_output(branch: &LogicalPlan, column: usize, expr: Expr) -> Result<Logica
 }
 
 /// A branch with its columns cast where they are of other types. Below DISTINCT: what is equal then is one row.
-fn cast(branch: &Arc<LogicalPlan>, targets: &[Option<DataType>]) -> Result<Arc<LogicalPlan>> {
+fn cast(branch: &Arc<LogicalPlan>, targets: &[Option<Target>]) -> Result<Arc<LogicalPlan>> {
     if let LogicalPlan::Distinct(Distinct::All(input)) = branch.as_ref() {
         return Ok(Arc::new(LogicalPlan::Distinct(Distinct::All(cast(input, targets)?))));
     }
     let mut casts = false;
     let columns = branch.schema().iter().zip(targets).map(|((relation, field), target)| {
         let column = Expr::Column(Column::new(relation.cloned(), field.name()));
-        match target.as_ref().filter(|target| *target != field.data_type()) {
-            Some(target) => {
+        match target.as_ref().filter(|(_, held)| held != field.data_type()) {
+            Some((wanted, held)) => {
                 casts = true;
-                let cast = match moment(target) {
-                    Some(wanted) => become_one(column, &sql_type(field), &wanted),
-                    None => Expr::Cast(Cast::new(Box::new(column), target.clone())),
+                let cast = match time_rank(wanted) {
+                    Some(_) => become_one(column, &sql_type(field), wanted),
+                    None => Expr::Cast(Cast::new(Box::new(column), held.clone())),
                 };
                 cast.alias_qualified(relation.cloned(), field.name())
             }
@@ -229,15 +240,6 @@ fn cast(branch: &Arc<LogicalPlan>, targets: &[Option<DataType>]) -> Result<Arc<L
         return Ok(Arc::clone(branch));
     }
     Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(columns, Arc::clone(branch))?)))
-}
-
-/// The type of times that is held so.
-fn moment(held: &DataType) -> Option<SqlType> {
-    match held {
-        DataType::Timestamp(_, None) => Some(SqlType::Timestamp),
-        DataType::Timestamp(_, Some(_)) => Some(SqlType::Timestamptz),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ fn check<'a>(construct: &str, exprs: impl IntoIterator<Item = &'a Expr>, schema:
 }
 
 /// Casts the results of a CASE, and what `lag` and `lead` give, to the type that they have in common: DataFusion
-/// describes both by the first. Tells whether it did.
+/// describes both by the first. Times among each other are one already (`instants`). Tells whether it did.
 pub(super) fn unify_results(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
     let is_case = matches!(expr, Expr::Case(_));
     let results: Vec<&mut Expr> = match expr {

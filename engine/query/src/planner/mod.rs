@@ -31,6 +31,7 @@ mod series;
 mod single_row;
 mod sink_errors;
 mod text_search;
+mod told_apart;
 mod types;
 mod typing;
 mod unnested;
@@ -104,6 +105,7 @@ pub use relation::constant as fold_constant;
 pub(crate) use row_plan::{RowParts, RowPlan, executable};
 pub use single_row::SingleRow;
 pub(crate) use single_row::{fill_parameters, is_pure, names_parameter};
+pub(crate) use told_apart::told_apart;
 pub use value_rows::ValueRows;
 pub(crate) use zoned::depends as depends_on_zone;
 
@@ -198,7 +200,13 @@ impl Planning {
 fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> =
         vec![Arc::new(LateralRule), Arc::new(lateral_rows::LateralRowsRule)];
-    rules.extend(Optimizer::new().rules);
+    for rule in Optimizer::new().rules {
+        // What looks for equal expressions first: in the constants that it computes, and after expressions have moved.
+        if matches!(rule.name(), "simplify_expressions" | "common_sub_expression_eliminate") {
+            rules.push(Arc::new(told_apart::TellApart));
+        }
+        rules.push(rule);
+    }
     rules.push(Arc::new(TopKRule));
     rules
 }

@@ -28,7 +28,7 @@ use sepal_types::{Error, Result};
 use super::{
     Engine, fill_parameters, is_pure,
     moment::{Moment, given, is_moment},
-    names_parameter,
+    names_parameter, told_apart,
 };
 use crate::error::{arrow, translate};
 
@@ -295,7 +295,8 @@ pub(crate) fn executable(
 ) -> datafusion::error::Result<Arc<dyn PhysicalExpr>> {
     let context = engine.simplify_context().with_schema(Arc::clone(columns)).build();
     // Constants are computed, in the zone of the plan that they are in: a CHECK's is not the session's.
-    let expr = engine.zone().within(|| ExprSimplifier::new(context).simplify(expr))?;
+    let simplifier = ExprSimplifier::new(context);
+    let expr = engine.zone().within(|| simplifier.simplify(told_apart(expr, &simplifier)?))?;
     create_physical_expr(&expr, columns, engine.execution_props(), &Default::default())
 }
 

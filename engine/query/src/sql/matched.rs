@@ -7,21 +7,10 @@
 use sepal_types::{Error, Result, SqlState, SqlType};
 
 use super::signatures::rank;
-use crate::error::type_name;
-
-/// PostgreSQL's categories of types (`pg_type.typcategory`).
-#[derive(Clone, Copy, PartialEq)]
-enum Category {
-    Array,
-    Bits,
-    Boolean,
-    DateTime,
-    Enum,
-    Number,
-    String,
-    Timespan,
-    User,
-}
+use crate::{
+    catalog::{is_preferred, type_category},
+    error::type_name,
+};
 
 /// The common type of these, which are all that have a type; `None` where there are none, or where it is left to the
 /// planner.
@@ -62,33 +51,12 @@ pub(crate) fn matched(construct: &str, types: &[SqlType]) -> Result<Option<SqlTy
 
 /// `None` for types that are known by their names alone, whose values are texts and numbers here, and for an enum of
 /// which it is not known which one it is.
-fn category(ty: &SqlType) -> Option<Category> {
-    Some(match ty {
+fn category(ty: &SqlType) -> Option<&'static str> {
+    match ty {
         SqlType::Array(element) => {
             category(element)?;
-            Category::Array
         }
-        SqlType::Bit(_) => Category::Bits,
-        SqlType::Bool => Category::Boolean,
-        SqlType::Date | SqlType::Time | SqlType::Timestamp | SqlType::Timestamptz => Category::DateTime,
-        SqlType::Enum(of) if of.is_known() => Category::Enum,
-        SqlType::Float4
-        | SqlType::Float8
-        | SqlType::Int2
-        | SqlType::Int4
-        | SqlType::Int8
-        | SqlType::Numeric(_) => Category::Number,
-        SqlType::Bpchar(_) | SqlType::Text | SqlType::Varchar(_) => Category::String,
-        SqlType::Interval => Category::Timespan,
-        SqlType::Bytea
-        | SqlType::HalfVec(_)
-        | SqlType::Json
-        | SqlType::Jsonb
-        | SqlType::SparseVec(_)
-        | SqlType::TsQuery
-        | SqlType::TsVector
-        | SqlType::Uuid
-        | SqlType::Vector(_) => Category::User,
+        SqlType::Enum(of) if of.is_known() => {}
         SqlType::Char
         | SqlType::Enum(_)
         | SqlType::Int2Vector
@@ -100,7 +68,9 @@ fn category(ty: &SqlType) -> Option<Category> {
         | SqlType::Regtype
         | SqlType::Unknown
         | SqlType::Void => return None,
-    })
+        _ => {}
+    }
+    Some(type_category(ty))
 }
 
 /// Types whose values are kept as texts: what a function gives of one may be called the other.
@@ -115,11 +85,6 @@ const fn is_written(ty: &SqlType) -> bool {
             | SqlType::TsVector
             | SqlType::Varchar(_)
     )
-}
-
-/// `pg_type.typispreferred`
-const fn is_preferred(ty: &SqlType) -> bool {
-    matches!(ty, SqlType::Bool | SqlType::Float8 | SqlType::Interval | SqlType::Text | SqlType::Timestamptz)
 }
 
 /// Whether a value is converted without a cast (`pg_cast.castcontext` is `i`). Lengths and precisions do not count.

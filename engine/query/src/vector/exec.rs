@@ -50,6 +50,7 @@ use crate::{
     context::SearchSettings,
     error::carry,
     functions::{bits_beside, operand},
+    planner::told_apart,
 };
 
 /// Turns [`TopK`] into [`KnnExec`].
@@ -123,8 +124,8 @@ pub(super) fn plan_filter(
     } else {
         filter.clone()
     };
-    let predicate =
-        planner.create_physical_expr(&simplifier.simplify(typed)?, &qualified, session, planning)?;
+    let simplified = simplifier.simplify(told_apart(typed, &simplifier)?)?;
+    let predicate = planner.create_physical_expr(&simplified, &qualified, session, planning)?;
     Ok(Filter::new(predicate, table))
 }
 

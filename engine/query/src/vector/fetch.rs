@@ -79,10 +79,15 @@ impl Source {
 /// Whether to decode one segment's part would push out another's.
 pub(super) fn is_larger_than_memory(version: &TableVersion, column: &ColumnDef) -> bool {
     let sealed = || version.chunks.iter().filter(|held| held.chunk.segment().is_some());
+    let all = sealed().map(|held| held.chunk.plain_bytes()).fold(0, u64::saturating_add);
+    // Most tables fit as a whole: then there is nothing to ask that takes the cache's lock.
+    let least = sealed().find_map(|held| held.chunk.decoded_least_bytes());
+    if least.is_none_or(|least| all <= least as u64) {
+        return false;
+    }
     let most = sealed().find_map(|held| held.chunk.decoded_most_bytes());
-    let all = || sealed().map(|held| held.chunk.plain_bytes()).fold(0, u64::saturating_add);
     let bytes = || sealed().map(|held| held.chunk.decoded_bytes(column)).fold(0, u64::saturating_add);
-    most.is_some_and(|most| all() > most as u64 && bytes() > most as u64)
+    most.is_some_and(|most| all > most as u64 && bytes() > most as u64)
 }
 
 /// The distances as a `float8` column.

@@ -27,6 +27,7 @@ pub(crate) struct CacheKey {
 /// Who leaves first: [`FairCache`].
 pub struct ColumnCache {
     held: Mutex<FairCache<(FileId, Option<ColumnId>), ArrayRef>>,
+    least_tenant_bytes: usize,
     /// How often something was put in or taken out, for [`super::Near`].
     changes: AtomicU64,
     hits: AtomicU64,
@@ -61,8 +62,10 @@ impl ColumnCache {
 
     /// `tenant_bytes`: what one tenant may hold of it at most, 0 for all of it.
     pub fn with_tenant_limit(budget_bytes: usize, tenant_bytes: usize) -> Arc<Self> {
+        let held = FairCache::new(budget_bytes, tenant_bytes);
         Arc::new(Self {
-            held: Mutex::new(FairCache::new(budget_bytes, tenant_bytes)),
+            least_tenant_bytes: held.least_entry_bytes(),
+            held: Mutex::new(held),
             changes: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -87,6 +90,11 @@ impl ColumnCache {
     /// Bytes that a tenant's columns may take at most, beside what is counted now.
     pub(crate) fn most_tenant_bytes(&self, tenant: TenantId) -> usize {
         self.held.lock().most_entry_bytes(tenant)
+    }
+
+    /// Bytes that any tenant's columns may take, whatever is counted. Takes no lock.
+    pub(crate) const fn least_tenant_bytes(&self) -> usize {
+        self.least_tenant_bytes
     }
 
     /// Columns found and not found so far.

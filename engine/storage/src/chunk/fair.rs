@@ -82,6 +82,15 @@ impl<K: Hash + Eq + Copy, V: Clone> FairCache<K, V> {
         }
     }
 
+    /// What any tenant's entries may take, whatever is pinned: the least that [`Self::most_entry_bytes`] gives.
+    pub fn least_entry_bytes(&self) -> usize {
+        let of_all = self.budget_bytes - self.budget_bytes / 2;
+        match self.tenant_bytes {
+            0 => of_all,
+            limit => of_all.min(limit - limit / 2),
+        }
+    }
+
     pub fn get(&mut self, tenant: TenantId, key: &K) -> Option<V> {
         let found = self.tenants.get_mut(&tenant)?.entries.get(key).map(|(value, _)| value.clone())?;
         self.by_use.put(tenant, self.clock);
@@ -256,11 +265,13 @@ mod tests {
         assert_eq!((cache.most_entry_bytes(tenant(1)), cache.most_entry_bytes(tenant(2))), (300, 400));
         cache.pin(tenant(1), 700);
         assert_eq!((cache.most_entry_bytes(tenant(1)), cache.most_entry_bytes(tenant(2))), (200, 400));
+        assert_eq!(cache.least_entry_bytes(), 200);
         let mut cache: FairCache<u32, u32> = FairCache::new(1_000, 0);
         cache.pin(tenant(1), 300);
         assert_eq!(cache.most_entry_bytes(tenant(2)), 700);
         cache.pin(tenant(2), 300);
         assert_eq!(cache.most_entry_bytes(tenant(1)), 500);
+        assert_eq!(cache.least_entry_bytes(), 500);
     }
 
     #[test]

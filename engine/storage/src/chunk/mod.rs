@@ -223,6 +223,14 @@ impl Chunk {
         }
     }
 
+    /// The same, whatever else is held. Takes no lock.
+    pub fn decoded_least_bytes(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Memory(_) => None,
+            Kind::Sealed(chunk) => Some(chunk.decoded_least_bytes()),
+        }
+    }
+
     /// Whether the column is in memory.
     pub fn is_decoded(&self, column: ColumnId) -> bool {
         match &self.kind {

@@ -159,6 +159,11 @@ impl SealedChunk {
         self.parts.cache.most_tenant_bytes(self.parts.identity.tenant)
     }
 
+    /// The same, whatever else is held. Takes no lock.
+    pub(crate) fn decoded_least_bytes(&self) -> usize {
+        self.parts.cache.least_tenant_bytes()
+    }
+
     /// A map of its keys, which lives beside the cache, but counts.
     pub(crate) fn counted(&self, keys: KeyMap) -> KeyMap {
         keys.counted(&self.parts.cache, self.parts.identity.tenant)

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sepal_types::TenantId;
+use tokio::sync::Barrier;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -26,6 +27,8 @@ pub struct Fake {
     /// What a resolver answers, by path; a path that is not there fails as out of reach.
     pub vault: Mutex<BTreeMap<String, String>>,
     pub asked: Mutex<usize>,
+    /// Waited for twice by a resolver that has its token and not yet its answer.
+    pub on_the_way: Mutex<Option<Arc<Barrier>>>,
 }
 
 pub fn facts(name: &str, kind: PluginKind) -> PluginFacts {
@@ -130,6 +133,11 @@ impl Connectors for Fake {
         *self.asked.lock() += 1;
         if let Some(Setting::Secret(name, version)) = spec.options.get("token") {
             secrets.secret(name, *version).await?;
+        }
+        let on_the_way = self.on_the_way.lock().clone();
+        if let Some(barrier) = on_the_way {
+            barrier.wait().await;
+            barrier.wait().await;
         }
         let answer = |request: &ResolveRequest| {
             let path = request.options.get("path").cloned().unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sepal_control::{EnvironmentName, Scope, Scopes, SecretChange};
+use tokio::sync::Barrier;
 
 use super::{Fake, bind, fixture, objects, refusal, with_sink};
 use crate::{
@@ -202,6 +203,39 @@ async fn an_answer_that_is_kept_goes_with_its_resolvers_right_to_ask() {
     fixture.database.control().revoke_key(&resolver.created_by).unwrap();
     let fault = service.secret("far", None).await.unwrap_err().message;
     assert!(fault.contains("resolver v may not use secret \"boot\"") && fault.contains("revoked"), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_on_its_way_goes_with_its_resolvers_right_to_ask() {
+    let fake: Arc<Fake> = Arc::default();
+    fake.vault.lock().insert("kv/hook".to_owned(), "from the vault".to_owned());
+    let fixture = fixture(&fake);
+    let mut session = with_sink(&fixture).await;
+    run(
+        &mut session,
+        "CREATE SECRET boot AS 'b';
+         CREATE SECRET RESOLVER v USING PLUGIN vault OPTIONS (addr 'https://v.example.com:8200', token SECRET[boot]);
+         CREATE SECRET far FROM v (path 'kv/hook');
+         GRANT USAGE ON SECRET far TO PUBLIC",
+    )
+    .await;
+    let mut sender = fixture.session().await;
+    let sink =
+        "CREATE SINK far USING PLUGIN webhook OPTIONS (url 'https://a.example.com', token SECRET[far])";
+    run(&mut sender, sink).await;
+    let (tenant, found) = (fixture.tenant().await, objects(&fixture).await);
+    let (sink, resolver) = (found.sink("default", "far").unwrap(), found.resolver("default", "v").unwrap());
+    assert_ne!(sink.created_by, resolver.created_by);
+    let service = SecretService::of_sink(&tenant.delivery, &tenant.store, sink, "test");
+    service.forget("far");
+    let barrier = Arc::new(Barrier::new(2));
+    *fake.on_the_way.lock() = Some(Arc::clone(&barrier));
+    let asking = tokio::spawn(async move { service.secret("far", None).await });
+    barrier.wait().await;
+    fixture.database.control().revoke_key(&resolver.created_by).unwrap();
+    barrier.wait().await;
+    let fault = asking.await.unwrap().unwrap_err();
+    assert!(fault.message.contains("resolver v may not use secret \"boot\""), "{fault}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,7 @@ pub(super) use index::access_method_name;
 #[cfg(test)]
 pub(super) use routine::procedures;
 pub(super) use routine::{operator, procedure, procedure_named};
+pub(crate) use types::{is_preferred, type_category};
 
 /// Every family.
 pub(super) const ALL: [&[Relation]; 16] = [

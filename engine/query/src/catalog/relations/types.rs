@@ -89,8 +89,8 @@ fn push(context: &CatalogContext, rows: &mut Rows, ty: &SqlType) {
         ("typlen", ty.length_bytes().into()),
         ("typbyval", by_value(ty).into()),
         ("typtype", kind.into()),
-        ("typcategory", category(ty).into()),
-        ("typispreferred", preferred(ty).into()),
+        ("typcategory", type_category(ty).into()),
+        ("typispreferred", is_preferred(ty).into()),
         ("typisdefined", true.into()),
         ("typdelim", ",".into()),
         ("typsubscript", function_oid(subscript(ty))),
@@ -196,7 +196,8 @@ fn element(ty: &SqlType) -> u32 {
     }
 }
 
-const fn category(ty: &SqlType) -> &'static str {
+/// PostgreSQL's category of a type. Asked also for the type that several have in common.
+pub(crate) const fn type_category(ty: &SqlType) -> &'static str {
     match ty {
         SqlType::Array(_) | SqlType::Int2Vector | SqlType::OidVector => "A",
         SqlType::Bit(_) => "V",
@@ -231,7 +232,7 @@ const fn category(ty: &SqlType) -> &'static str {
 }
 
 /// The type that its category's operators prefer.
-const fn preferred(ty: &SqlType) -> bool {
+pub(crate) const fn is_preferred(ty: &SqlType) -> bool {
     matches!(
         ty,
         SqlType::Bool
