@@ -193,7 +193,9 @@ fn equalities<'a>(
 fn key(value: &Expr, ty: &SqlType, parameters: &ParameterTypes) -> Option<Key> {
     if let Some(position) = parameter(value) {
         let declared = parameters.get(position + 1)?;
-        return (arrow_type(declared) == arrow_type(ty)).then_some(Key::Parameter(position));
+        let same_enum = declared.enum_type().map(|of| of.id) == ty.enum_type().map(|of| of.id);
+        let same = same_enum && arrow_type(declared) == arrow_type(ty);
+        return same.then_some(Key::Parameter(position));
     }
     let Expr::Value(value) = value else {
         return None;

@@ -10,12 +10,12 @@ use datafusion::arrow::{
     compute::cast,
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
-use sepal_storage::{arrow_type, has_arrow_type};
-use sepal_types::{ColumnDef, Error, Result, SqlType, TableDef, VectorKind};
+use sepal_storage::{arrow_type, has_arrow_type, is_enum};
+use sepal_types::{ColumnDef, EnumType, Error, Result, SqlType, TableDef, VectorKind};
 
 use crate::{error, sql::strip_marker};
 
-/// Field metadata that names the SQL type, as `SqlType::display_name` prints it.
+/// Field metadata that names the SQL type, as `SqlType::marker` prints it.
 pub const TYPE_KEY: &str = "sepal.type";
 
 /// One column of a result.
@@ -98,11 +98,7 @@ pub fn described(columns: &[OutputColumn], arrays: Vec<ArrayRef>, rows: usize) -
 pub fn typed_field(name: &str, data_type: DataType, ty: &SqlType) -> Field {
     let implied = natural_type(&data_type) == *ty;
     let field = Field::new(name, data_type, true);
-    if implied {
-        field
-    } else {
-        field.with_metadata(HashMap::from([(TYPE_KEY.to_owned(), ty.display_name())]))
-    }
+    if implied { field } else { field.with_metadata(HashMap::from([(TYPE_KEY.to_owned(), ty.marker())])) }
 }
 
 /// The SQL type of a planned field.
@@ -110,7 +106,9 @@ pub fn sql_type(field: &Field) -> SqlType {
     field
         .metadata()
         .get(TYPE_KEY)
-        .and_then(|name| SqlType::from_name(name))
+        .and_then(|name| SqlType::from_marker(name))
+        // A cast that DataFusion adds keeps what was said of its operand.
+        .filter(|ty| ty.enum_type().is_none() || is_enum(field.data_type()))
         .unwrap_or_else(|| natural_type(field.data_type()))
 }
 
@@ -141,6 +139,7 @@ pub fn natural_type(data_type: &DataType) -> SqlType {
         DataType::Decimal256(..) => SqlType::Numeric(None),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => SqlType::Bytea,
         DataType::FixedSizeBinary(16) => SqlType::Uuid,
+        enums if is_enum(enums) => SqlType::Enum(EnumType::unknown()),
         DataType::FixedSizeBinary(_) => SqlType::Bytea,
         DataType::Date32 | DataType::Date64 => SqlType::Date,
         DataType::Time32(_) | DataType::Time64(_) => SqlType::Time,
@@ -222,7 +221,7 @@ pub fn conform(batch: RecordBatch, columns: &[OutputColumn]) -> Result<RecordBat
 fn is_of(field: &Field, column: &OutputColumn) -> bool {
     let told = || match field.metadata().get(TYPE_KEY) {
         None => natural_type(field.data_type()) == column.ty,
-        Some(name) => *name == column.ty.display_name(),
+        Some(name) => *name == column.ty.marker(),
     };
     *field.name() == column.name
         && field.is_nullable()

@@ -222,13 +222,17 @@ pub(crate) fn after_ids(def: &TableDef) -> u32 {
     let indexes = def.indexes.iter().map(|index| index.id);
     let checks = def.constraints.checks.iter().map(|check| check.id);
     let foreign_keys = def.constraints.foreign_keys.iter().map(|key| key.id);
+    let labels = def.enum_type().into_iter().flat_map(|ty| {
+        let labels = ty.labels.iter().map(|label| label.id);
+        std::iter::once(ty.array).chain(labels)
+    });
     let ids = std::iter::once(def.id).chain(uniques).chain(indexes).chain(checks).chain(foreign_keys);
-    ids.map(|id| id.0.saturating_add(1)).max().unwrap_or(0)
+    ids.chain(labels).map(|id| id.0.saturating_add(1)).max().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
-    use sepal_types::{CheckDef, ForeignKeyDef, ReferenceAction};
+    use sepal_types::{CheckDef, EnumDef, ForeignKeyDef, ReferenceAction};
 
     use super::*;
     use crate::fixtures::items;
@@ -310,5 +314,15 @@ mod tests {
         def.constraints.foreign_keys.push(foreign_key);
         counters.committed(&[], &[Op::AlterTable(def)]);
         assert_eq!(counters.next_object(), id(10));
+        let def = EnumDef {
+            id: id(11),
+            array: id(12),
+            schema: "public".into(),
+            name: "mood".into(),
+            labels: vec![],
+        };
+        let def = def.with_labels(&["sad".to_owned()], &|| id(13)).unwrap();
+        counters.committed(&[], &[Op::CreateTable(TableDef::of_enum("default", def.into()))]);
+        assert_eq!(counters.next_object(), id(14));
     }
 }

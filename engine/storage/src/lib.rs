@@ -86,8 +86,8 @@ mod store;
 mod wal;
 
 pub use arrow_types::{
-    TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, bit_type, has_arrow_type, is_sparse_item,
-    sql_type, stored_name, vector_kind,
+    TYPE_METADATA_KEY, VECTOR_ITEM, arrow_field, arrow_type, bit_type, has_arrow_type, is_enum,
+    is_sparse_item, sql_type, stored_name, vector_kind,
 };
 pub use blob::{BlobBytes, BlobReader};
 pub use check::{BlobChecker, CheckObserver, CheckOptions, Checked, Finding, Severity};

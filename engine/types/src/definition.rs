@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BitMetric, ColumnId, Constraints, Measure, Metric, SequenceDef, SqlType, TableId};
 
-/// A table of one environment of one tenant, a sequence, or a schema.
+/// A table of one environment of one tenant, a sequence, a schema, or a type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TableDef {
     pub id: TableId,
@@ -64,6 +64,8 @@ pub enum Generated {
     Stored,
     /// Of the one column of a table that is a schema ([`TableDef::is_schema`]).
     Schema,
+    /// Of the one column of a table that is a type ([`TableDef::enum_type`]).
+    Type,
 }
 
 /// PRIMARY KEY, UNIQUE or a unique index. NULLs are distinct, as in Postgres' default.
@@ -259,7 +261,7 @@ impl ColumnDef {
 
     /// Whether a sequence of its own gives it numbers: serial and identity columns, and that of a sequence.
     pub const fn is_counted(&self) -> bool {
-        !matches!(self.generated, None | Some(Generated::Stored))
+        !matches!(self.generated, None | Some(Generated::Stored | Generated::Type))
     }
 
     /// The expression that a generated column is computed by, over the other columns of its row.

@@ -10,6 +10,7 @@ mod calendar;
 mod clock;
 mod constraint;
 mod definition;
+mod enum_type;
 mod error;
 mod float;
 mod ids;
@@ -31,6 +32,7 @@ pub use definition::{
     ColumnDef, Generated, IndexClauses, IndexDef, IndexKey, IndexMethod, KeySource, TableDef, UniqueDef,
     VectorIndexOptions,
 };
+pub use enum_type::{EnumDef, EnumLabel, EnumType, Neighbour, duplicate_label};
 pub use error::{Error, ErrorKind, Result, SqlState, Violated};
 pub use float::{format_float4, format_float8};
 pub use ids::{ColumnId, FileId, LogEnd, Lsn, RowId, TableId, TenantId};

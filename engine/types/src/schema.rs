@@ -42,8 +42,8 @@ impl TableDef {
         }
     }
 
-    /// Neither a sequence nor a schema.
+    /// Neither a sequence nor a schema nor a type.
     pub fn is_table(&self) -> bool {
-        !self.is_sequence() && !self.is_schema()
+        !self.is_sequence() && !self.is_schema() && self.enum_type().is_none()
     }
 }

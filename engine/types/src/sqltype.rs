@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    SparseVector, VectorKind,
+    EnumType, SparseVector, VectorKind,
     limits::{
         HALFVEC_ARRAY_OID, HALFVEC_OID, SPARSEVEC_ARRAY_OID, SPARSEVEC_OID, VECTOR_ARRAY_OID, VECTOR_OID,
     },
@@ -66,6 +66,8 @@ pub enum SqlType {
     TsQuery,
     /// The lexemes of a document, with their places.
     TsVector,
+    /// One that CREATE TYPE made, with all its labels.
+    Enum(EnumType),
 }
 
 impl SqlType {
@@ -94,6 +96,14 @@ impl SqlType {
     /// Whether its values are sparse vectors.
     pub const fn is_sparse(&self) -> bool {
         matches!(self, Self::SparseVec(_))
+    }
+
+    /// Which enum its values are of; `None` for another type, and for an array.
+    pub const fn enum_type(&self) -> Option<&EnumType> {
+        match self {
+            Self::Enum(ty) => Some(ty),
+            _ => None,
+        }
     }
 
     /// The dimensions that a type of vectors was declared with.
@@ -143,6 +153,7 @@ impl SqlType {
             Self::HalfVec(_) => HALFVEC_OID,
             Self::Vector(_) => VECTOR_OID,
             Self::SparseVec(_) => SPARSEVEC_OID,
+            Self::Enum(ty) => ty.id.0,
         }
     }
 
@@ -183,6 +194,7 @@ impl SqlType {
             Self::HalfVec(_) => HALFVEC_ARRAY_OID,
             Self::Vector(_) => VECTOR_ARRAY_OID,
             Self::SparseVec(_) => SPARSEVEC_ARRAY_OID,
+            Self::Enum(ty) => ty.array.0,
             Self::Void => 0,
         }
     }
@@ -250,6 +262,7 @@ impl SqlType {
             | Self::Regclass
             | Self::Regproc
             | Self::Regtype
+            | Self::Enum(_)
             | Self::Void => 4,
             Self::Int8 | Self::Float8 | Self::Time | Self::Timestamp | Self::Timestamptz => 8,
             Self::Interval | Self::Uuid => 16,
@@ -334,6 +347,7 @@ impl SqlType {
             Self::Vector(_) => VectorKind::Single.name(),
             Self::Void => "void",
             Self::SparseVec(_) => SparseVector::NAME,
+            Self::Enum(ty) => return Cow::Owned(ty.name.clone()),
         })
     }
 
@@ -360,8 +374,26 @@ impl SqlType {
                 format!("{}({dimensions})", self.internal_name())
             }
             Self::SparseVec(Some(dimensions)) => format!("{}({dimensions})", self.internal_name()),
+            Self::Enum(ty) => ty.shown(),
             other => other.internal_name().into_owned(),
         }
+    }
+
+    /// What a field of a plan says of its type: the name, or a whole definition where that is not enough.
+    pub fn marker(&self) -> String {
+        match self {
+            Self::Enum(ty) => ty.marker(false),
+            Self::Array(element) => match element.as_ref() {
+                Self::Enum(ty) => ty.marker(true),
+                _ => self.display_name(),
+            },
+            _ => self.display_name(),
+        }
+    }
+
+    /// The type that a marker names.
+    pub fn from_marker(marker: &str) -> Option<SqlType> {
+        EnumType::from_marker(marker).or_else(|| Self::from_name(marker))
     }
 
     /// The type named so in SQL or by `to_regtype`: internal or display name, any case, `[]` or `_` arrays,

@@ -4,12 +4,12 @@
 //! shows is the plan that Execute runs. All statements up to Sync are one transaction; the last one's tag is
 //! written when that is committed.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use arrow::array::ArrayRef;
 use sepal_database::values::{decode_binary, decode_text};
 use sepal_database::{
-    Error, NamedStatement, Outcome, Prepared, RowStream, SqlState, SqlType, TransactionStatus,
+    Error, NamedStatement, Outcome, Prepared, RowStream, Session, SqlState, SqlType, TransactionStatus,
     snapshot_too_old,
 };
 
@@ -34,7 +34,7 @@ impl Connection {
             None => match self.session.parse_one(parse.sql)? {
                 None => None,
                 Some(statement) => {
-                    declared.iter().try_for_each(|oid| check_declared(*oid))?;
+                    declared.iter().try_for_each(|oid| check_declared(&mut self.session, *oid))?;
                     self.start_clock();
                     Some(self.watch.run(&mut self.wire, self.session.prepare(statement, &declared)).await?)
                 }
@@ -51,8 +51,11 @@ impl Connection {
         self.begin_implicit();
         let statement = self.held.statement(bind.statement)?;
         let prepared = statement.prepared.as_deref();
-        let types = prepared.map_or(&[][..], Prepared::parameters);
-        let parameters = self.session.time_zone().within(|| parameters(&bind, types))?;
+        let types = match prepared {
+            Some(prepared) => self.session.parameter_types(prepared)?,
+            None => Cow::Borrowed(&[][..]),
+        };
+        let parameters = self.session.time_zone().within(|| parameters(&bind, &types))?;
         let columns = prepared.and_then(Prepared::columns).map_or(0, <[_]>::len);
         // A statement without rows may be bound with any single code; drivers do so.
         let formats = bind.result_formats.for_count(columns).ok_or_else(|| {
@@ -289,9 +292,9 @@ impl Connection {
 
 /// A type of Postgres' own that Sepal lacks (`bpchar`, `timetz`, …) is left to inference, as drivers declare them
 /// freely. A user-defined oid that is not ours means another database's catalog: values would be misread.
-fn check_declared(oid: u32) -> Result<(), Error> {
+fn check_declared(session: &mut Session, oid: u32) -> Result<(), Error> {
     const FIRST_USER_OID: u32 = 16_384;
-    if oid < FIRST_USER_OID || SqlType::from_oid(oid).is_some() {
+    if oid < FIRST_USER_OID || SqlType::from_oid(oid).is_some() || session.has_type(oid) {
         return Ok(());
     }
     Err(Error::new(SqlState::UndefinedObject, format!("type with OID {oid} does not exist"))

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::Field,
+};
 use sepal_query::{
     ddl::{self, CreateAs, Ddl, Scope},
     dml::{rows_as, write_rows},
@@ -14,7 +17,7 @@ use sepal_query::{
     sql::{ParameterTypes, Statement, StatementKind, prepare_query},
 };
 use sepal_storage::{Op, Snapshot};
-use sepal_types::{Error, Result, SqlState, TableDef, TableId, UniqueDef};
+use sepal_types::{EnumType, Error, Result, SqlState, TableDef, TableId, UniqueDef};
 
 use super::{
     Outcome, Session,
@@ -92,6 +95,7 @@ impl Session {
                     self.lock_schema(&view, new).await?;
                     self.lock_names(new, None).await?;
                     self.lock_parents(new, None).await?;
+                    self.lock_types(new, None).await?;
                 }
                 (Op::AlterTable(new), Some(old)) => {
                     self.lock_table(new.id, alter_mode(old, new)).await?;
@@ -100,6 +104,7 @@ impl Session {
                     }
                     self.lock_names(new, Some(old.as_ref())).await?;
                     self.lock_parents(new, Some(old.as_ref())).await?;
+                    self.lock_types(new, Some(old.as_ref())).await?;
                 }
                 (Op::DropTable(table) | Op::Truncate(table), Some(_)) => {
                     self.lock_table(*table, TableMode::AccessExclusive).await?;
@@ -121,6 +126,22 @@ impl Session {
             Some(schema) => self.lock_table(schema, TableMode::AccessShare).await.map(drop),
             None => Ok(()),
         }
+    }
+
+    /// Keeps the types that a definition's columns have, and had not before, from being altered or dropped before that
+    /// is committed: each column has a copy of its type's definition.
+    ///
+    /// Errors: 40001 for a REPEATABLE READ transaction that knows another definition of one.
+    pub(super) async fn lock_types(&mut self, new: &TableDef, old: Option<&TableDef>) -> Result<()> {
+        let known: Vec<TableId> = old.iter().flat_map(|old| old.used_enums()).map(|ty| ty.id).collect();
+        for ty in new.used_enums().filter(|ty| !known.contains(&ty.id)) {
+            self.lock_table(ty.id, TableMode::AccessShare).await?;
+            let repeatable = self.open.as_ref().is_some_and(|open| open.repeatable);
+            if repeatable && !has_type(&self.latest()?, ty) {
+                return Err(serialization_failure("update"));
+            }
+        }
+        Ok(())
     }
 
     /// Locks the names that a definition brings: a second one of a name waits for the first one's end, as if for a row
@@ -182,11 +203,15 @@ impl Session {
         let def = create.definition(&columns, (&view, &self.environment), id)?;
         self.lock_schema(&view, &def).await?;
         self.lock_names(&def, None).await?;
+        self.lock_types(&def, None).await?;
         // Somebody may have made it while its rows were read.
         let view = self.current_view()?;
         if let Some(exists) = create.exists(&view, &self.environment)? {
             self.notice("NOTICE", exists);
             return Ok(Outcome::Done { tag: "CREATE TABLE AS".to_owned() });
+        }
+        if !def.used_enums().all(|ty| has_type(&view, ty)) {
+            return Err(serialization_failure("update"));
         }
         let rows = rows_as(&def, &batches)?;
         let tag = format!("SELECT {}", rows.rows);
@@ -253,7 +278,9 @@ impl Session {
         let Some(row) = found.iter().find(|batch| batch.num_rows() > 0) else {
             return Ok(());
         };
-        let values: Vec<String> = row.columns().iter().map(first_value).collect();
+        let fields = row.schema_ref().fields().iter();
+        let values: Vec<String> =
+            row.columns().iter().zip(fields).map(|(column, field)| first_value(column, field)).collect();
         Err(Error::new(
             SqlState::UniqueViolation,
             format!("could not create unique index \"{}\"", unique.name),
@@ -264,6 +291,11 @@ impl Session {
             values.join(", ")
         )))
     }
+}
+
+/// Whether a snapshot has this definition of a type.
+pub(super) fn has_type(snapshot: &Snapshot, ty: &EnumType) -> bool {
+    snapshot.table(ty.id).is_some_and(|found| found.def.enum_type() == Some(ty))
 }
 
 /// CREATE INDEX lets others read and keeps them from writing, as in Postgres; unlike there two of a table come one after
@@ -281,9 +313,9 @@ fn names(def: &TableDef) -> impl Iterator<Item = &str> {
 }
 
 /// The first value of a column as text, for a DETAIL.
-fn first_value(column: &ArrayRef) -> String {
+fn first_value(column: &ArrayRef, field: &Field) -> String {
     let mut out = bytes::BytesMut::new();
-    let ty = sepal_query::output::natural_type(column.data_type());
+    let ty = sepal_query::output::sql_type(field);
     match sepal_query::values::encode_text(column.as_ref(), 0, &ty, &mut out) {
         Ok(()) => String::from_utf8_lossy(&out).into_owned(),
         Err(_) => "?".to_owned(),

@@ -18,7 +18,7 @@ use sepal_query::{
 use sepal_storage::{Op, Snapshot, TenantStore};
 use sepal_types::{ColumnId, Error, Result, SqlState, TableId};
 
-use super::{Outcome, Session, prepare::write_only_key};
+use super::{Outcome, Session, define::has_type, prepare::write_only_key, write::serialization_failure};
 use crate::{blocking::blocking, maintain};
 
 const MINUTE_US: i64 = 60_000_000;
@@ -124,11 +124,15 @@ impl Session {
         };
         self.lock_schema(&view, &def).await?;
         self.lock_names(&def, None).await?;
+        self.lock_types(&def, None).await?;
         // Somebody may have made it while that was waited for.
         let view = self.current_view()?;
         if let Some(notice) = clone_exists(clone, &view, &self.environment)? {
             self.notice("NOTICE", notice);
             return Ok(done());
+        }
+        if !def.used_enums().all(|ty| has_type(&view, ty)) {
+            return Err(serialization_failure("update"));
         }
         let (store, table, made) = (Arc::clone(&store), source.def.id, def.id);
         let mut ops = blocking("a clone", move || Ok(store.clone_ops(&from, table, def)?)).await?;

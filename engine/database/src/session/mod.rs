@@ -41,6 +41,7 @@ mod utility;
 mod write;
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -56,7 +57,7 @@ use sepal_query::{
     sql::{Statement, parse_statements},
 };
 use sepal_storage::Snapshot;
-use sepal_types::{Error, Result, SearchPath, SqlState};
+use sepal_types::{EnumType, Error, Result, SearchPath, SqlState, SqlType};
 
 use crate::{
     backend_pids::BackendPid,
@@ -302,6 +303,41 @@ impl Session {
     /// Whether intervals print as `P1DT2H` (`IntervalStyle` is iso_8601).
     pub fn has_iso_intervals(&self) -> bool {
         self.settings.lock().value("intervalstyle") == Some("iso_8601")
+    }
+
+    /// Whether the environment has a type with this oid that somebody made, or whose array it is.
+    pub fn has_type(&mut self, oid: u32) -> bool {
+        let environment = Arc::clone(&self.environment);
+        let has =
+            |snapshot: &Snapshot| snapshot.enums(&environment).any(|ty| ty.id.0 == oid || ty.array.0 == oid);
+        let own = self.open.as_mut().is_some_and(|open| open.view().is_ok_and(has));
+        own || has(&self.tenant.store.snapshot())
+    }
+
+    /// The types that a statement's parameters were told to have, with the labels that their enums have by now.
+    pub fn parameter_types<'a>(&mut self, prepared: &'a Prepared) -> Result<Cow<'a, [SqlType]>> {
+        let types = prepared.parameters();
+        let has_labels = |ty: &SqlType| match ty {
+            SqlType::Array(element) => element.enum_type().is_some(),
+            other => other.enum_type().is_some(),
+        };
+        if !types.iter().any(has_labels) {
+            return Ok(Cow::Borrowed(types));
+        }
+        let view = self.current_view()?;
+        let now = |then: &EnumType| {
+            let found = view.enums(&self.environment).find(|now| now.id == then.id);
+            SqlType::Enum(found.unwrap_or(then).clone())
+        };
+        let types = types.iter().map(|ty| match ty {
+            SqlType::Enum(then) => now(then),
+            SqlType::Array(element) => match element.as_ref() {
+                SqlType::Enum(then) => SqlType::Array(Box::new(now(then))),
+                _ => ty.clone(),
+            },
+            other => other.clone(),
+        });
+        Ok(Cow::Owned(types.collect()))
     }
 
     /// The zone in which times are read and printed (`TimeZone`).

@@ -332,7 +332,8 @@ impl Session {
     ///
     /// Errors: 42601 for too few or too many; 0A000 for a subquery; 42P02 for a parameter; those of the expressions.
     async fn arguments(&mut self, execute: &Execute, target: &Prepared) -> Result<Vec<ArrayRef>> {
-        let (given, types) = (&execute.arguments, target.parameters());
+        let (given, types) = (&execute.arguments, self.parameter_types(target)?);
+        let types: &[SqlType] = &types;
         if given.len() != types.len() {
             let message = format!("wrong number of parameters for prepared statement \"{}\"", execute.name);
             return Err(Error::new(SqlState::SyntaxError, message).with_detail(format!(
@@ -376,9 +377,9 @@ fn as_parameter(values: &ArrayRef, from: &SqlType, ty: &SqlType) -> Result<Array
 fn values_of(arguments: &[ast::Expr], types: &[SqlType]) -> Result<Box<ast::Query>> {
     let cast = |ty: &SqlType| {
         // The length of a column that it is compared with is no length of the parameter's, and a cast to `bit` is one
-        // to a single bit: such a value goes by its text.
+        // to a single bit: such a value goes by its text. So does an enum's, whose name may mean another type here.
         let name = match ty {
-            SqlType::Bit(_) => SqlType::Text.display_name(),
+            SqlType::Bit(_) | SqlType::Enum(_) => SqlType::Text.display_name(),
             SqlType::Bpchar(Some(_)) => SqlType::Bpchar(None).display_name(),
             SqlType::Varchar(Some(_)) => SqlType::Varchar(None).display_name(),
             other => other.display_name(),

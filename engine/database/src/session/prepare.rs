@@ -20,7 +20,7 @@ use sepal_query::{
     },
     vector::FastKnn,
 };
-use sepal_types::{Error, RelationRef, Result, SqlState, SqlType};
+use sepal_types::{Error, RelationRef, Result, SqlState, SqlType, limits::FIRST_OBJECT_ID};
 
 use super::{
     Open, Session,
@@ -277,7 +277,7 @@ impl Session {
             return Err(write_only_key());
         }
         let mut statement = statement.clone();
-        let mut parameters = ParameterTypes::declared(declared);
+        let mut parameters = parameter_types(declared, &context);
         nested(&mut statement, &mut parameters, &self.engine, &mut context)?;
         let original = statement.to_string();
         catalog::rewrite(&mut statement, &catalog)?;
@@ -386,7 +386,7 @@ impl Session {
             return Err(write_only_key());
         }
         let mut context = self.statement_context()?;
-        let mut parameters = ParameterTypes::declared(declared);
+        let mut parameters = parameter_types(declared, &context);
         let mut statement = statement.clone();
         nested(&mut statement, &mut parameters, &self.engine, &mut context)?;
         let dml_context = DmlContext { engine: &self.engine, statement: &context, store: &self.tenant.store };
@@ -514,6 +514,27 @@ fn reads_rows(statement: &ast::Statement) -> bool {
         || source.is_some_and(|source| ast::visit_relations(source, names_one).is_break())
 }
 
+/// The types of a Parse message, enums among them.
+fn parameter_types(declared: &[u32], context: &StatementContext) -> ParameterTypes {
+    let mut parameters = ParameterTypes::declared(declared);
+    let made = declared.iter().enumerate().filter(|(_, oid)| **oid >= FIRST_OBJECT_ID);
+    for (place, oid) in made {
+        let snapshot = context.snapshot.get();
+        let found = snapshot.enums(&context.environment).find_map(|ty| {
+            let element = || SqlType::Enum(ty.clone());
+            match *oid {
+                oid if oid == ty.id.0 => Some(element()),
+                oid if oid == ty.array.0 => Some(SqlType::Array(Box::new(element()))),
+                _ => None,
+            }
+        });
+        if let Some(ty) = found {
+            parameters.hint(place + 1, &ty);
+        }
+    }
+    parameters
+}
+
 fn declared_types(declared: &[u32]) -> Vec<Option<SqlType>> {
     declared.iter().map(|oid| SqlType::from_oid(*oid).filter(|ty| *ty != SqlType::Unknown)).collect()
 }
@@ -533,8 +554,12 @@ fn calls_session_functions(sql: &str) -> bool {
         .any(|name| lower.contains(name))
 }
 
-type Description<'a> = Option<Vec<(&'a str, &'a SqlType)>>;
+/// Names, oids and modifiers: an enum stays the same type when it gets another label.
+type Description<'a> = Option<Vec<(&'a str, u32, i32)>>;
 
 fn described(columns: Option<&[OutputColumn]>) -> Description<'_> {
-    columns.map(|columns| columns.iter().map(|column| (column.name.as_str(), &column.ty)).collect())
+    columns.map(|columns| {
+        let columns = columns.iter();
+        columns.map(|column| (column.name.as_str(), column.ty.oid(), column.ty.typmod())).collect()
+    })
 }

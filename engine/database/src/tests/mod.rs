@@ -6,6 +6,7 @@ mod by_key;
 mod constraints;
 mod cursors;
 mod dropping;
+mod enums;
 mod flips;
 mod indexes;
 mod inserts;

@@ -10,7 +10,7 @@ use sepal_types::{
 };
 
 use super::CatalogContext;
-use super::names::{quote_ident, type_name};
+use super::names::{quote_ident, shown_type};
 use super::objects::Index;
 use crate::functions::sequence_reference;
 
@@ -224,7 +224,8 @@ pub(crate) fn column_default(
             Generated::IdentityAlways
             | Generated::IdentityByDefault
             | Generated::Sequence
-            | Generated::Schema,
+            | Generated::Schema
+            | Generated::Type,
         ) => None,
         Some(Generated::Stored) => crate::ddl::generation_expression(table, column),
         None => column.default.as_deref().map(|default| typed_default(context, default, &column.ty)),
@@ -236,7 +237,7 @@ fn typed_default(context: &CatalogContext, default: &str, ty: &SqlType) -> Strin
     let inner = default.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
     match inner {
         Some(inner) if !inner.replace("''", "").contains('\'') => {
-            let name = type_name(i64::from(ty.oid()), -1).unwrap_or_else(|| ty.display_name());
+            let name = shown_type(context, i64::from(ty.oid()), -1).unwrap_or_else(|| ty.display_name());
             format!("{default}::{name}")
         }
         _ => with_regclass(context, default),
@@ -272,7 +273,10 @@ pub(crate) const fn identity(column: &ColumnDef) -> &'static str {
     match column.generated {
         Some(Generated::IdentityAlways) => "a",
         Some(Generated::IdentityByDefault) => "d",
-        Some(Generated::Serial | Generated::Sequence | Generated::Stored | Generated::Schema) | None => "",
+        Some(
+            Generated::Serial | Generated::Sequence | Generated::Stored | Generated::Schema | Generated::Type,
+        )
+        | None => "",
     }
 }
 

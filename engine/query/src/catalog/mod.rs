@@ -47,7 +47,7 @@ use crate::vector::IndexCache;
 
 pub use evaluator::{CatalogQuery, prepare};
 pub use names::quote_ident;
-pub(crate) use names::quote_literal;
+pub(crate) use names::{quote_literal, type_oid};
 pub(crate) use relations::{is_preferred, type_category};
 pub use rewrite::rewrite;
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use sepal_types::limits::PUBLIC_NAMESPACE_OID;
-use sepal_types::{Error, PUBLIC_SCHEMA, Result, SqlState, SqlType};
+use sepal_types::{Error, PUBLIC_SCHEMA, RelationRef, Result, SqlState, SqlType};
 
 use super::CatalogContext;
 use super::objects::OWNER_OID;
@@ -130,7 +130,7 @@ pub(crate) fn reg_name(context: &CatalogContext, reg: Reg, oid: i64) -> String {
         Reg::Operator => operator(oid).map(|operator| operator.to_owned()),
         Reg::Procedure => procedure(oid).map(|procedure| quote_ident(procedure.name)),
         Reg::Role => (oid == i64::from(OWNER_OID)).then(|| quote_ident(&context.user)),
-        Reg::Type => type_name(oid, -1),
+        Reg::Type => shown_type(context, oid, -1),
     };
     name.unwrap_or_else(|| oid.to_string())
 }
@@ -146,7 +146,7 @@ pub(crate) fn reg_oid(context: &CatalogContext, reg: Reg, text: &str) -> Option<
         return Some(i64::from(oid));
     }
     if reg == Reg::Type {
-        return type_oid(text);
+        return type_oid(text).or_else(|| enum_oid(context, text));
     }
     // regprocedure carries its argument types: `f(integer)`.
     let bare = if reg == Reg::Procedure { text.split('(').next().unwrap_or(text) } else { text };
@@ -213,6 +213,34 @@ pub(crate) fn type_name(oid: i64, modifier: i32) -> Option<String> {
         Some(ty) => Some(ty.with_typmod(modifier).display_name()),
         None => FOREIGN_TYPES.iter().find(|(foreign, _)| *foreign == oid).map(|(_, name)| (*name).to_owned()),
     }
+}
+
+/// The same, also of a type that somebody made.
+pub(crate) fn shown_type(context: &CatalogContext, oid: i64, modifier: i32) -> Option<String> {
+    type_name(oid, modifier).or_else(|| {
+        let oid = u32::try_from(oid).ok()?;
+        let mut types = context.snapshot.enums(&context.environment);
+        types.find_map(|ty| {
+            let brackets = if oid == ty.array.0 { "[]" } else { "" };
+            let is_it = oid == ty.id.0 || oid == ty.array.0;
+            is_it.then(|| format!("{}{brackets}", context.shown(&ty.schema, &ty.name)))
+        })
+    })
+}
+
+fn enum_oid(context: &CatalogContext, name: &str) -> Option<i64> {
+    let (element, is_array) = match name.trim().strip_suffix("[]") {
+        Some(element) => (element, true),
+        None => (name, false),
+    };
+    let parts = split_name(element)?;
+    let (schema, name) = match parts.as_slice() {
+        [name] => (None, name.as_str()),
+        [schema, name] => (Some(schema.as_str()), name.as_str()),
+        _ => return None,
+    };
+    let ty = context.snapshot.find_enum(&context.environment, RelationRef { schema, name })?;
+    Some(i64::from(if is_array { ty.array.0 } else { ty.id.0 }))
 }
 
 /// The oid of the type with this name, as `to_regtype` reads names.

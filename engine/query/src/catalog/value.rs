@@ -312,7 +312,7 @@ fn format_time(micros: i64) -> String {
 /// The field of a column with this type. The metadata names the type: many share an Arrow type.
 pub(crate) fn field(name: &str, ty: &SqlType) -> Field {
     Field::new(name, arrow_type(ty), true)
-        .with_metadata([("sepal.type".to_owned(), ty.display_name())].into_iter().collect())
+        .with_metadata([("sepal.type".to_owned(), ty.marker())].into_iter().collect())
 }
 
 /// One column of values as the Arrow array of `arrow_type(ty)`. Values must be in their final form: names

@@ -71,6 +71,7 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
         }
         A::RenameTable { table_name: RenameTableNameKind::To(name) | RenameTableNameKind::As(name) } => {
             let name = object_name(name)?;
+            scope.refuse_name_of_type(&def.schema, &name)?;
             if scope.is_taken(&def.schema, &name) {
                 return Err(Error::new(
                     SqlState::DuplicateTable,
@@ -105,7 +106,7 @@ fn apply(def: &mut TableDef, operation: &AlterTableOperation, scope: &Scope, ddl
         A::AlterColumn { column_name, op: AlterColumnOperation::SetDataType { data_type, using, .. } } => {
             let name = identifier(column_name);
             check_keys(def, &name, scope)?;
-            retype(def, &name, (data_type, using.as_ref()), ddl)
+            retype(def, &name, (data_type, using.as_ref()), scope, ddl)
         }
         A::AlterColumn { column_name, op } => alter_column(def, &identifier(column_name), op),
         // Storage parameters tune Postgres' heap; there is none here.
@@ -329,6 +330,7 @@ fn set_default(def: &mut TableDef, name: &str, value: &Expr, scope: &Scope) -> R
         return Err(identity_error(&def.name, name));
     }
     generation::refuse_default(column, &def.name, false)?;
+    let value = scope.without_own_cast(value, &column.ty);
     check_default(value, &column.ty)?;
     let default = default_text(&with_sequences(value, def, scope)?);
     let own = || sequence_call(&def.schema, &def.sequence_name(column));

@@ -12,6 +12,7 @@ use sepal_types::{
 use super::{
     Scope,
     create_table::add_unique,
+    enum_type::with_types_of_today,
     names::{creation_schema, generated, relation_name},
     sequence::name_sequence,
 };
@@ -36,7 +37,7 @@ pub fn clone_exists(clone: &CloneTable, snapshot: &Snapshot, environment: &str) 
 /// The clone of a table, once its name is known to be free.
 pub fn clone_definition(clone: &CloneTable, source: &TableDef, scope: &Scope) -> Result<TableDef> {
     let name = relation_name(&clone.name)?;
-    let mut def = TableDef {
+    let def = TableDef {
         id: (scope.new_id)(),
         schema: scope.creation_schema(&name)?,
         name: name.name,
@@ -46,6 +47,7 @@ pub fn clone_definition(clone: &CloneTable, source: &TableDef, scope: &Scope) ->
         constraints: constraints(source, scope),
         ..source.clone()
     };
+    let mut def = with_types_of_today(def, scope)?;
     name_sequences(&mut def, scope)?;
     // One that is being built is not the source's yet.
     let indexes: Vec<&IndexDef> = source.indexes.iter().filter(|index| index.valid).collect();

@@ -9,8 +9,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use sepal_storage::Op;
 use sepal_types::{
-    BitString, ColumnDef, ColumnId, Constraints, Error, Generated, Result, SparseVector, SqlState, SqlType,
-    TableDef, UniqueDef, VectorKind,
+    BitString, ColumnDef, ColumnId, Constraints, EnumType, Error, Generated, Result, SparseVector, SqlState,
+    SqlType, TableDef, UniqueDef, VectorKind,
     limits::{MAX_CHARACTERS, MAX_COLUMN_BITS, MAX_COLUMNS},
 };
 
@@ -29,9 +29,10 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
     refuse_unsupported(create)?;
     let name = relation_name(&create.name)?;
     let mut ddl = Ddl::tagged("CREATE TABLE");
-    check_columns(create)?;
+    check_columns(create, scope)?;
     let schema = scope.creation_schema(&name)?;
     let name = name.name;
+    scope.refuse_name_of_type(&schema, &name)?;
     if scope.is_taken(&schema, &name) {
         let error = Error::new(SqlState::DuplicateTable, format!("relation \"{name}\" already exists"));
         if create.if_not_exists {
@@ -79,7 +80,7 @@ pub fn create_table(create: &CreateTable, scope: &Scope) -> Result<Ddl> {
 }
 
 /// Postgres analyses the columns before it looks whether the name is free.
-fn check_columns(create: &CreateTable) -> Result<()> {
+fn check_columns(create: &CreateTable, scope: &Scope) -> Result<()> {
     for (position, column) in create.columns.iter().enumerate() {
         let name = identifier(&column.name);
         if create.columns[..position].iter().any(|earlier| identifier(&earlier.name) == name) {
@@ -88,7 +89,7 @@ fn check_columns(create: &CreateTable) -> Result<()> {
                 format!("column \"{name}\" specified more than once"),
             ));
         }
-        column_type(&column.data_type)?;
+        scope.column_type(&column.data_type)?;
     }
     Ok(())
 }
@@ -122,7 +123,7 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
             format!("column \"{name}\" specified more than once"),
         ));
     }
-    let (ty, serial) = column_type(&column.data_type)?;
+    let (ty, serial) = scope.column_type(&column.data_type)?;
     let id = def.next_column;
     def.next_column = ColumnId(id.0 + 1);
     let mut built =
@@ -134,6 +135,7 @@ pub fn add_column(def: &mut TableDef, column: &ast::ColumnDef, scope: &Scope) ->
             ColumnOption::NotNull => built.not_null = true,
             ColumnOption::Default(expr) => {
                 generation::refuse_beside("default", &built, &def.name)?;
+                let expr = scope.without_own_cast(expr, &built.ty);
                 check_default(expr, &built.ty)?;
                 built.default = default_text(&with_sequences(expr, def, scope)?);
             }
@@ -245,7 +247,8 @@ pub fn column_type(data_type: &DataType) -> Result<(SqlType, Option<Generated>)>
 pub fn check_storable(ty: &SqlType) -> Result<()> {
     let storable = match ty {
         SqlType::Array(element) => {
-            let stored = !matches!(**element, SqlType::Array(_) | SqlType::Unknown | SqlType::Void);
+            let stored =
+                !matches!(**element, SqlType::Array(_) | SqlType::Enum(_) | SqlType::Unknown | SqlType::Void);
             stored
                 && element.vector_kind().is_none()
                 && !matches!(**element, SqlType::Bit(_) | SqlType::Bpchar(None) | SqlType::SparseVec(_))
@@ -261,6 +264,8 @@ pub fn check_storable(ty: &SqlType) -> Result<()> {
             let message = "columns of type bpchar without a length are not supported";
             return Err(Error::unsupported(message).with_hint("Use text, or character(n)."));
         }
+        // Which one it is got lost in the query that it comes from.
+        SqlType::Enum(ty) if !ty.is_known() => return Err(EnumType::not_known()),
         SqlType::Bit(None)
         | SqlType::Unknown
         | SqlType::Void

@@ -144,7 +144,11 @@ impl Printer<'_> {
     fn cast(&self, inner: &Expr, data_type: &ast::DataType) -> Printed {
         let inner = self.expr(inner);
         let ty = column_type(data_type).ok().map(|(ty, _)| ty);
-        let name = ty.as_ref().map_or_else(|| data_type.to_string().to_lowercase(), SqlType::display_name);
+        let written = || match data_type.to_string() {
+            quoted if quoted.contains('"') => quoted,
+            bare => bare.to_lowercase(),
+        };
+        let name = ty.as_ref().map_or_else(written, SqlType::display_name);
         match inner.is_literal() {
             true => Printed::new(format!("{}::{name}", inner.text), ty),
             false => Printed::new(format!("({})::{name}", inner.text), ty),

@@ -27,11 +27,8 @@ pub fn drop_objects(
             let names = names.iter().map(relation_name).collect::<Result<Vec<_>>>()?;
             drop_indexes(&names, if_exists, scope)
         }
-        ObjectType::View | ObjectType::MaterializedView | ObjectType::Type if if_exists => {
-            let mut ddl = Ddl::tagged(match kind {
-                ObjectType::Type => "DROP TYPE",
-                _ => "DROP VIEW",
-            });
+        ObjectType::View | ObjectType::MaterializedView if if_exists => {
+            let mut ddl = Ddl::tagged("DROP VIEW");
             for name in names {
                 let message =
                     format!("{} \"{name}\" does not exist, skipping", kind.to_string().to_lowercase());

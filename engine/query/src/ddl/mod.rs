@@ -13,6 +13,7 @@ mod create_table;
 mod deparse;
 mod dependents;
 mod drop;
+mod enum_type;
 mod generation;
 mod names;
 mod retype;
@@ -27,6 +28,7 @@ use sepal_types::{Error, Result, SqlState, TableDef, TableId};
 pub use clone_table::{clone_definition, clone_exists};
 pub use create_as::CreateAs;
 pub use drop::drop_indexes;
+pub(crate) use enum_type::named_enum;
 pub(crate) use generation::{generation_expression, not_immutable};
 pub(crate) use names::truncate;
 pub use names::{identifier, object_name, relation_name, table_name};
@@ -85,6 +87,9 @@ pub fn plan_ddl(statement: &ast::Statement, scope: &Scope) -> Result<Option<Ddl>
         S::Drop { object_type: ast::ObjectType::Sequence, if_exists, names, cascade, .. } => {
             sequence::drop_sequences(*if_exists, names, *cascade, scope)?
         }
+        S::Drop { object_type: ast::ObjectType::Type, if_exists, names, cascade, .. } => {
+            enum_type::drop_types(*if_exists, names, *cascade, scope)?
+        }
         S::Drop { object_type, if_exists, names, cascade, .. } => {
             drop::drop_objects(*object_type, *if_exists, names, *cascade, scope)?
         }
@@ -102,9 +107,11 @@ pub fn plan_ddl(statement: &ast::Statement, scope: &Scope) -> Result<Option<Ddl>
             return Err(Error::unsupported("views are not supported yet")
                 .with_hint("Put the query into a CTE: WITH name AS (SELECT …) SELECT … FROM name."));
         }
-        S::CreateType { .. } | S::CreateDomain(_) => {
-            return Err(Error::unsupported("user-defined types are not supported"));
+        S::CreateType { name, representation } => {
+            enum_type::create_type(name, representation.as_ref(), scope)?
         }
+        S::AlterType(alter) => enum_type::alter_type(alter, scope)?,
+        S::CreateDomain(_) => return Err(Error::unsupported("domains are not supported")),
         S::CreateFunction { .. } | S::CreateTrigger(_) | S::CreateProcedure { .. } => {
             return Err(Error::unsupported("stored procedures and triggers are not supported"));
         }

@@ -15,7 +15,6 @@ use sepal_types::{
 use super::{
     Ddl, Scope,
     create_index::checked_factory,
-    create_table::column_type,
     deparse::{bare_name, print},
     generation::{needs, refuse_subqueries},
     sequence::check_identity_type,
@@ -44,13 +43,14 @@ pub fn retype(
     def: &mut TableDef,
     name: &str,
     (data_type, using): (&DataType, Option<&Expr>),
+    scope: &Scope,
     ddl: &mut Ddl,
 ) -> Result<()> {
     let Some(place) = def.columns.iter().position(|column| column.name == name) else {
         let message = format!("column \"{name}\" of relation \"{}\" does not exist", def.name);
         return Err(Error::new(SqlState::UndefinedColumn, message));
     };
-    let (new, serial) = column_type(data_type)?;
+    let (new, serial) = scope.column_type(data_type)?;
     if serial.is_some() {
         let message = format!("type \"{}\" does not exist", data_type.to_string().to_lowercase());
         return Err(Error::new(SqlState::UndefinedObject, message));
@@ -130,7 +130,7 @@ fn retype_default(def: &mut TableDef, place: usize, new: &SqlType) -> Result<()>
     match column.generated {
         Some(Generated::Stored) => return Ok(()),
         Some(Generated::IdentityAlways | Generated::IdentityByDefault) => check_identity_type(new)?,
-        Some(Generated::Serial | Generated::Sequence | Generated::Schema) | None => {}
+        Some(Generated::Serial | Generated::Sequence | Generated::Schema | Generated::Type) | None => {}
     }
     if column.is_counted() {
         // A sequence counts in integers, whatever becomes of its numbers.
@@ -160,7 +160,8 @@ fn retype_default(def: &mut TableDef, place: usize, new: &SqlType) -> Result<()>
         Expr::Value(value) => matches!(value.value, Value::SingleQuotedString(_)),
         _ => false,
     };
-    if literal && !(old.is_text() && new.is_text()) {
+    // A label is its own text.
+    if literal && !(old.is_text() && new.is_text()) && old.enum_type().is_none() {
         column.default = Some(format!("{text}::{}", old.display_name()));
     }
     Ok(())
@@ -210,6 +211,7 @@ pub fn assignable(source: &SqlType, target: &SqlType) -> bool {
         (T::Array(source), T::Array(target)) => assignable(source, target),
         // Everything has a text form.
         (_, target) if target.is_text() => true,
+        (T::Enum(source), T::Enum(target)) => source.id == target.id,
         (source, target) if discriminant(source) == discriminant(target) => true,
         (source, target) if source.is_number() && target.is_number() => true,
         (T::Int2 | T::Int4 | T::Int8, T::Oid) | (T::Oid, T::Int4 | T::Int8) => true,

@@ -5,7 +5,7 @@
 
 use datafusion::sql::sqlparser::ast::ObjectName;
 use sepal_storage::Op;
-use sepal_types::{Error, PUBLIC_SCHEMA, Result, SqlState, TableDef, TableId};
+use sepal_types::{EnumDef, EnumType, Error, PUBLIC_SCHEMA, Result, SqlState, TableDef, TableId};
 
 use super::{
     Ddl, Scope,
@@ -115,6 +115,7 @@ fn drop_schemas(
         return Err(still_used(&schemas, &inside));
     }
     let dropped: Vec<TableId> = inside.iter().map(|def| def.id).collect();
+    refuse_used_types(&inside, &dropped, scope)?;
     let is_left = |def: &TableDef| !dropped.contains(&def.id);
     let without = without_calls(&inside, &is_left, scope);
     let defaults = without.iter().flat_map(|(_, defaults)| defaults).cloned();
@@ -166,8 +167,25 @@ fn without_calls(
     .collect()
 }
 
+/// Errors: 0A000 for a type that goes with its schema while a table of another one has columns of it.
+fn refuse_used_types(inside: &[&TableDef], dropped: &[TableId], scope: &Scope) -> Result<()> {
+    for ty in inside.iter().filter_map(|def| def.enum_type()) {
+        let mut left = scope.snapshot.tables().filter(|version| !dropped.contains(&version.def.id));
+        if let Some(user) = left.find(|version| version.def.used_enums().any(|used| used.id == ty.id)) {
+            let message = "dropping a schema whose types a table of another schema uses is not supported";
+            let detail = format!("Table {} has a column of type {}.", user.def.shown_name(), ty.shown());
+            return Err(Error::unsupported(message).with_detail(detail));
+        }
+    }
+    Ok(())
+}
+
 fn described(def: &TableDef) -> String {
-    let kind = if def.is_sequence() { "sequence" } else { "table" };
+    let kind = match def.enum_type() {
+        Some(_) => "type",
+        None if def.is_sequence() => "sequence",
+        None => "table",
+    };
     match def.schema.as_str() {
         PUBLIC_SCHEMA => format!("{kind} {}", def.name),
         schema => format!("{kind} {schema}.{}", def.name),
@@ -254,10 +272,19 @@ fn relocated(going: &[TableId], to: &str, scope: &Scope) -> Vec<Op> {
     let defs = going.iter().filter_map(|id| scope.snapshot.table(*id)).map(|version| version.def.as_ref());
     let called = |def: &TableDef| calls(def, &def.schema).into_iter().zip(calls(def, to)).collect::<Vec<_>>();
     let replaced: Vec<(String, String)> = defs.flat_map(called).collect();
+    let types: Vec<EnumType> = going
+        .iter()
+        .filter_map(|id| scope.snapshot.table(*id)?.def.enum_type())
+        .map(|ty| EnumType::from(EnumDef { schema: to.to_owned(), ..EnumDef::clone(ty) }))
+        .collect();
+    let of_types = types.iter().map(|ty| Op::AlterTable(TableDef::of_enum(scope.environment, ty.clone())));
     let all = scope.snapshot.tables().chain(scope.snapshot.sequences());
     let own = all.map(|version| version.def.as_ref()).filter(|def| def.environment == scope.environment);
-    own.filter_map(|old| {
+    let altered = own.filter_map(|old| {
         let mut def = old.clone();
+        for ty in &types {
+            def = def.with_enum(ty).unwrap_or(def);
+        }
         if going.contains(&def.id) {
             to.clone_into(&mut def.schema);
         }
@@ -267,8 +294,8 @@ fn relocated(going: &[TableId], to: &str, scope: &Scope) -> Vec<Op> {
             }
         }
         (def != *old).then_some(Op::AlterTable(def))
-    })
-    .collect()
+    });
+    of_types.chain(altered).collect()
 }
 
 /// How defaults call a definition's sequences, if it is in that schema.

@@ -10,7 +10,7 @@ use datafusion::arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use sepal_storage::{Op, TenantStore, arrow_field, arrow_type, stored_name};
-use sepal_types::{ColumnDef, Error, IndexDef, Measure, Result, SqlState, SqlType, TableDef};
+use sepal_types::{ColumnDef, EnumType, Error, IndexDef, Measure, Result, SqlState, SqlType, TableDef};
 
 use crate::{
     error::{self, translate},
@@ -150,6 +150,7 @@ pub fn assign(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<Ar
 /// none.
 pub fn assign_default(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<ArrayRef> {
     let wanted = arrow_type(&column.ty);
+    check_enum(array, source, column)?;
     if array.data_type() == &wanted
         && !matches!(
             column.ty,
@@ -193,6 +194,24 @@ pub fn assign_default(array: &ArrayRef, source: &Field, column: &ColumnDef) -> R
         return Ok(converted);
     }
     cast(&converted, &wanted).map_err(error::arrow)
+}
+
+/// Places mean labels of one type alone, and an enum is made of nothing but texts.
+///
+/// Errors: 42804; 0A000 where it is not known which enum's values these are.
+fn check_enum(array: &ArrayRef, source: &Field, column: &ColumnDef) -> Result<()> {
+    let source_type = sql_type(source);
+    if array.data_type() == &DataType::Null {
+        return Ok(());
+    }
+    match (source_type.enum_type(), column.ty.enum_type()) {
+        (None, None) => Ok(()),
+        (Some(source), _) if !source.is_known() => Err(EnumType::not_known()),
+        (Some(source), Some(target)) if source.id == target.id => Ok(()),
+        (Some(_), None) if column.ty.is_text() => Ok(()),
+        (None, Some(_)) if source_type.is_text() => Ok(()),
+        _ => Err(mismatch(column, &source_type)),
+    }
 }
 
 /// Types that have no assignment cast from numbers or to them.

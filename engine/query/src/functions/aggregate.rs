@@ -24,6 +24,7 @@ use datafusion::{
 use sepal_types::{Error, SqlState};
 
 use super::{
+    extremes::add_extremes,
     moving::{Measure, Moving, add_variances},
     percentile::add_percentile,
 };
@@ -46,6 +47,7 @@ pub fn number_aggregates(registered: &mut HashMap<String, Arc<AggregateUDF>>) {
             registered.insert(name.to_owned(), Arc::new(AggregateUDF::from(function)));
         }
     }
+    add_extremes(registered);
     add_variances(registered);
     add_percentile(registered);
     for (name, same) in [("every", "bool_and"), ("variance", "var_samp")] {

@@ -16,7 +16,7 @@ use datafusion::{
         ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
     },
 };
-use sepal_storage::arrow_type;
+use sepal_storage::{arrow_type, is_enum};
 use sepal_types::{BitString, Error, SparseVector, SqlState, SqlType};
 
 use super::{
@@ -142,6 +142,9 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
         check_sparse_dimensions(&vectors, *declared)?;
         return Ok(vectors);
     }
+    if is_enum(array.data_type()) && !is_printable(target) {
+        return same_enum(array, source, target);
+    }
     if is_sparse(array.data_type()) && !is_printable(target) {
         return Err(carry(cannot_cast(source, target)));
     }
@@ -193,6 +196,14 @@ pub fn convert(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<A
     }
 }
 
+/// Places mean labels of one type alone; nothing but text is made of them.
+fn same_enum(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<ArrayRef> {
+    match (source, target) {
+        (SqlType::Enum(one), SqlType::Enum(other)) if one.id == other.id => Ok(Arc::clone(array)),
+        _ => Err(carry(cannot_cast(source, target))),
+    }
+}
+
 /// As Arrow does it, but for times: what they become may depend on the session's zone, and they may be infinite.
 fn plainly(array: &ArrayRef, source: &SqlType, target: &SqlType) -> Result<ArrayRef> {
     if let Some(moved) = across(array, target)? {
@@ -215,7 +226,7 @@ const fn is_printable(target: &SqlType) -> bool {
 }
 
 /// 42846
-fn cannot_cast(source: &SqlType, target: &SqlType) -> Error {
+pub fn cannot_cast(source: &SqlType, target: &SqlType) -> Error {
     let message = format!("cannot cast type {} to {}", source.display_name(), target.display_name());
     Error::new(SqlState::CannotCoerce, message)
 }

@@ -20,7 +20,9 @@ mod datetime;
 mod digest;
 mod distance;
 mod encoding;
+mod enums;
 mod extract;
+mod extremes;
 mod format;
 mod jsonb;
 mod lists;
@@ -57,13 +59,14 @@ pub use aggregate::number_aggregates;
 pub use arithmetic::{Arithmetic, arithmetic_call};
 pub use array_sets::{array_contains, array_overlaps};
 pub use bit::{assign_bits, bit_distance, bit_metric_of_function, bits_beside, is_bit_distance};
-pub use cast::{cast_function, convert};
+pub use cast::{cannot_cast, cast_function, convert};
 pub use comparison::{Compared, comparison};
 pub use concat::as_text;
 pub use constants::{all_constant, answer};
 pub use datetime::{DateTimeOperation, datetime_call, interval_span};
 pub use distance::elements as vector_elements;
 pub use distance::{distance_call, metric_of_function};
+pub use enums::{enum_call, enum_label_call, enum_of_call};
 pub use extract::extract_call;
 pub use jsonb::{RowsFunction, add_json_aggregates, json_call, json_rows, plan_json_aggregate};
 pub use lists::{FILLED, ordinals, series};
@@ -110,5 +113,6 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(truncate::functions());
     functions.extend(sparse::functions());
     functions.extend(zones::functions());
+    functions.extend(enums::functions());
     functions
 }

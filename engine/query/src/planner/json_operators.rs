@@ -21,7 +21,7 @@ use sepal_types::{Error, SqlState, SqlType};
 use super::operators::placeholder;
 use crate::{
     error::carry,
-    functions::{json_call, text_search_call},
+    functions::{enum_call, json_call, text_search_call},
     output::{sql_type, typed_field},
     values,
 };
@@ -137,17 +137,26 @@ fn operand(expr: &Expr, schema: &DFSchema) -> Operand {
     }
 }
 
-/// `json`, `jsonb`, `tsvector` or `tsquery` if the expression is that. DataFusion forgets it of a function that returns
-/// one of its arguments, so that these are looked through.
-fn marked_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
+/// `json`, `jsonb`, `tsvector`, `tsquery` or an enum if the expression is that. DataFusion forgets it of a function
+/// that returns one of its arguments, so that these are looked through.
+pub(super) fn marked_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     let declared = expr.to_field(schema).ok().map(|(_, field)| sql_type(&field));
-    if let Some(ty @ (SqlType::Json | SqlType::Jsonb | SqlType::TsQuery | SqlType::TsVector)) = declared {
+    let is_marked = |ty: &SqlType| match ty {
+        SqlType::Json | SqlType::Jsonb | SqlType::TsQuery | SqlType::TsVector => true,
+        SqlType::Enum(of) => of.is_known(),
+        _ => false,
+    };
+    if let Some(ty) = declared.filter(is_marked) {
         return Some(ty);
     }
     match expr {
         Expr::Alias(alias) => marked_type(&alias.expr, schema),
         Expr::ScalarFunction(call) if matches!(call.name(), "coalesce" | "nullif") => {
             call.args.iter().find_map(|argument| marked_type(argument, schema))
+        }
+        Expr::ScalarFunction(call) if matches!(call.name(), "greatest" | "least") => {
+            let mut types = call.args.iter().filter_map(|argument| marked_type(argument, schema));
+            types.find(|ty| ty.enum_type().is_some())
         }
         Expr::Case(case) => {
             let mut branches = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
@@ -157,11 +166,13 @@ fn marked_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     }
 }
 
-/// Says again that coalesce, nullif and CASE give `json`, `jsonb`, `tsvector` or `tsquery`; untyped literals that they
-/// choose from are read as that. Tells whether it did.
+/// Says again that coalesce, nullif and CASE give `json`, `jsonb`, `tsvector`, `tsquery` or an enum, of which greatest
+/// and least are one too; untyped literals that they choose from are read as that. That all of an enum's are of one
+/// type was asked before (`chosen`). Tells whether it did.
 pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
+    let extreme = matches!(expr, Expr::ScalarFunction(call) if matches!(call.name(), "greatest" | "least"));
     let chosen: Vec<&mut Expr> = match expr {
-        Expr::ScalarFunction(call) if matches!(call.name(), "coalesce" | "nullif") => {
+        Expr::ScalarFunction(call) if extreme || matches!(call.name(), "coalesce" | "nullif") => {
             call.args.iter_mut().collect()
         }
         Expr::Case(case) => {
@@ -173,6 +184,9 @@ pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
     let Some(ty) = chosen.iter().find_map(|expr| marked_type(expr, schema)) else {
         return Ok(false);
     };
+    if extreme && ty.enum_type().is_none() {
+        return Ok(false);
+    }
     let untyped = |expr: &Expr| match expr {
         Expr::Literal(value, None) => value.is_null() || value.data_type().is_string(),
         Expr::Placeholder(Placeholder { field, .. }) => field.is_none(),
@@ -183,6 +197,10 @@ pub(super) fn keep_type(expr: &mut Expr, schema: &DFSchema) -> Result<bool> {
     }
     for expr in chosen {
         *expr = typed(mem::take(expr), &ty)?;
+    }
+    if ty.enum_type().is_some() {
+        *expr = enum_call(mem::take(expr), &ty);
+        return Ok(true);
     }
     let chosen = vec![mem::take(expr)];
     *expr = match ty {

@@ -8,6 +8,7 @@ mod arrays;
 mod branches;
 mod by_value;
 mod chosen;
+mod enums;
 mod floats;
 mod grouped_keys;
 mod instants;
@@ -318,6 +319,7 @@ impl Engine {
             SqlToRel::new_with_options(&provider, parser_options())
                 .sql_statement_to_plan_with_context(statement, &mut planner_context)
                 .and_then(untyped::type_plan)
+                .and_then(enums::check_outputs)
                 .and_then(multisets::number)
                 .and_then(scalar_rows::aggregate)
                 .and_then(|plan| zoned::plan(plan, self.zone(), &|name| self.function(name)))

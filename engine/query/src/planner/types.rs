@@ -3,27 +3,56 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::datatypes::FieldRef, error::Result, logical_expr::planner::TypePlanner,
-    sql::sqlparser::ast::DataType,
+    arrow::datatypes::FieldRef,
+    error::Result,
+    logical_expr::planner::TypePlanner,
+    sql::sqlparser::ast::{ArrayElemTypeDef, DataType},
 };
 use sepal_storage::arrow_type;
 use sepal_types::{Error, SparseVector, SqlState, SqlType, VectorKind};
 
-use crate::{error::carry, output::typed_field};
+use crate::{
+    catalog::type_oid, context::StatementContext, ddl::named_enum, error::carry, output::typed_field,
+};
 
-/// Answers for every type that `SqlType` has.
+/// Answers for every type that `SqlType` has, and for the enums of the statement's snapshot.
 #[derive(Debug)]
-pub(super) struct Types;
+pub(super) struct Types {
+    pub context: StatementContext,
+}
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, sql_type: &DataType) -> Result<Option<FieldRef>> {
         let name = sql_type.to_string();
-        match SqlType::from_name(&name) {
-            Some(ty) => Ok(Some(Arc::new(typed_field("type", arrow_type(&ty), &ty)))),
-            None => match vector_modifier(&name) {
-                Some((kind, modifier)) => Err(carry(refuse(kind, &modifier))),
-                None => Ok(None),
-            },
+        if let Some(ty) = SqlType::from_name(&name).or_else(|| self.enumerated(sql_type)) {
+            return Ok(Some(Arc::new(typed_field("type", arrow_type(&ty), &ty))));
+        }
+        if let Some((kind, modifier)) = vector_modifier(&name) {
+            return Err(carry(refuse(kind, &modifier)));
+        }
+        match sql_type {
+            DataType::Custom(_, modifiers) if modifiers.is_empty() && type_oid(&name).is_none() => {
+                let message = format!("type \"{}\" does not exist", name.replace('"', ""));
+                Err(carry(Error::new(SqlState::UndefinedObject, message)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Types {
+    /// An enum, or an array of one.
+    fn enumerated(&self, data_type: &DataType) -> Option<SqlType> {
+        let find = |name: &DataType| {
+            let found = named_enum(name, &self.context.snapshot.get(), &self.context.environment);
+            found.map(SqlType::Enum)
+        };
+        match data_type {
+            DataType::Custom(..) => find(data_type),
+            DataType::Array(ArrayElemTypeDef::SquareBracket(element, None)) => {
+                find(element).map(|element| SqlType::Array(Box::new(element)))
+            }
+            _ => None,
         }
     }
 }

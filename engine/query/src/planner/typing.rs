@@ -84,6 +84,12 @@ fn plan_comparison(
         return original(instants::become_one(left, &both.0, &ty), instants::become_one(right, &both.1, &ty));
     }
     match both {
+        // `enums` asks whether they are of one type.
+        (SqlType::Enum(_), SqlType::Enum(_)) => original(left, right),
+        (left_type, right_type) if left_type.enum_type().is_some() || right_type.enum_type().is_some() => {
+            let symbol = if operator == Operator::NotEq { "<>".to_owned() } else { operator.to_string() };
+            Err(carry(undefined_operator(Some(&left_type), &symbol, &right_type)))
+        }
         (left_type, right_type)
             if left_type.vector_kind().is_some() && right_type.vector_kind().is_some() =>
         {
@@ -239,6 +245,7 @@ const fn is_plain(ty: &SqlType) -> bool {
         SqlType::Bool
             | SqlType::Bpchar(_)
             | SqlType::Bytea
+            | SqlType::Enum(_)
             | SqlType::Text
             | SqlType::Uuid
             | SqlType::Varchar(_)

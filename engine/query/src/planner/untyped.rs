@@ -23,7 +23,7 @@ use sepal_types::SqlType;
 use super::{
     branches, by_value,
     chosen::{self, is_untyped},
-    floats, instants, json_operators,
+    enums, floats, instants, json_operators,
 };
 use crate::{
     error::{carry, undefined_function_call},
@@ -51,7 +51,13 @@ pub(super) fn operand(expr: &Expr, schema: &DFSchema) -> Operand {
         }
         _ => match expr.to_field(schema) {
             Ok((_, field)) if field.data_type().is_null() => Operand::Unknown,
-            Ok((_, field)) => Operand::Typed(sql_type(&field)),
+            Ok((_, field)) => match sql_type(&field) {
+                SqlType::Enum(of) if !of.is_known() => {
+                    let chosen = json_operators::marked_type(expr, schema);
+                    Operand::Typed(chosen.unwrap_or(SqlType::Enum(of)))
+                }
+                ty => Operand::Typed(ty),
+            },
             Err(_) => Operand::Undetermined,
         },
     }
@@ -83,6 +89,7 @@ pub(super) fn literal_type(ty: &SqlType) -> Option<SqlType> {
         SqlType::Bool
         | SqlType::Bytea
         | SqlType::Date
+        | SqlType::Enum(_)
         | SqlType::Float4
         | SqlType::Float8
         | SqlType::Int2
@@ -142,6 +149,7 @@ pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
         let node = if reshaped { node.map_data(LogicalPlan::recompute_schema)? } else { node };
         let typed = node.transformed;
         let mut agreed = branches::agree(node.data, reshaped)?;
+        enums::check_join(&agreed.data)?;
         reshaped |= agreed.transformed;
         agreed.transformed |= typed;
         Ok(agreed)
@@ -152,6 +160,7 @@ pub(super) fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// The same for a lone expression.
 pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_up(|expr| {
+        let Transformed { data: expr, transformed: read_enum, .. } = enums::rewrite(expr, schema)?;
         let untyped = has_untyped_operand(&expr);
         let mut expr = if untyped { type_operands(expr, schema)? } else { expr };
         let read = chosen::type_choice(&mut expr, schema)?;
@@ -163,8 +172,9 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
         let mut unified = floats::unify(&mut expr, schema);
         unified |= instants::unify(&mut expr, schema);
         unified |= chosen::unify_results(&mut expr, schema)?;
+        enums::check(&expr, schema)?;
         let kept = json_operators::keep_type(&mut expr, schema)?;
-        Ok(Transformed::new_transformed(expr, untyped || read || unified || kept))
+        Ok(Transformed::new_transformed(expr, read_enum || untyped || read || unified || kept))
     })
 }
 

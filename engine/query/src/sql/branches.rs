@@ -7,7 +7,9 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Query, SelectItem, SetExpr, Values, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    CastKind, DataType, Expr, Query, SelectItem, SetExpr, Value, Values, Visit, Visitor,
+};
 use sepal_types::{Error, Result, SqlType};
 
 use super::{
@@ -150,10 +152,33 @@ impl Branches<'_> {
             if let Shown::Typed(ty) = &common {
                 values.rows.iter_mut().for_each(|row| read_as(&mut row[column], ty, self.parameters));
             }
+            if let Shown::Unknown = &common {
+                self.cast_alike(values, column);
+            }
             // PostgreSQL settles that before it looks at what stands around (`transformValuesClause`).
             columns.push(if let Shown::Untyped = common { Shown::Typed(SqlType::Text) } else { common });
         }
         columns
+    }
+
+    /// Beside a cast to a type that is known by its name alone, as an enum is, what nothing types is cast to that one.
+    fn cast_alike(&self, values: &mut Values, column: usize) {
+        let Some(target) = values.rows.iter().find_map(|row| named_type(&row[column])).cloned() else {
+            return;
+        };
+        for row in &mut values.rows {
+            let expr = &mut row[column];
+            if is_untyped(expr, self.parameters) {
+                let inner = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+                *expr = Expr::Cast {
+                    kind: CastKind::Cast,
+                    expr: Box::new(inner),
+                    data_type: target.clone(),
+                    array: false,
+                    format: None,
+                };
+            }
+        }
     }
 
     fn shown(&mut self, expr: &Expr) -> Shown {
@@ -177,6 +202,14 @@ impl Branches<'_> {
             _ => {}
         }
         Shown::Typed(ty)
+    }
+}
+
+fn named_type(expr: &Expr) -> Option<&DataType> {
+    match expr {
+        Expr::Nested(inner) => named_type(inner),
+        Expr::Cast { data_type: named @ DataType::Custom(..), .. } => Some(named),
+        _ => None,
     }
 }
 
@@ -209,6 +242,10 @@ mod tests {
         for (sql, expected) in [
             ("VALUES (1, 'a'), ('2', 'b')", "VALUES (1, 'a'), (sepal_cast_int4('2'), 'b')"),
             ("VALUES ('2'), (NULL), (true)", "VALUES (sepal_cast_bool('2')), (NULL), (true)"),
+            (
+                "VALUES ('a'::mood), ('b'), (NULL)",
+                "VALUES ('a'::mood), (CAST('b' AS mood)), (CAST(NULL AS mood))",
+            ),
             ("SELECT '1' UNION SELECT id", "SELECT sepal_cast_int8('1') UNION SELECT id"),
             (
                 "SELECT id UNION ALL (SELECT '2' LIMIT 1) UNION ALL SELECT '3'",

@@ -49,13 +49,16 @@ pub(crate) fn matched(construct: &str, types: &[SqlType]) -> Result<Option<SqlTy
     }
 }
 
-/// `None` for types that are known by their names alone, whose values are texts and numbers here.
+/// `None` for types that are known by their names alone, whose values are texts and numbers here, and for an enum of
+/// which it is not known which one it is.
 fn category(ty: &SqlType) -> Option<&'static str> {
     match ty {
         SqlType::Array(element) => {
             category(element)?;
         }
+        SqlType::Enum(of) if of.is_known() => {}
         SqlType::Char
+        | SqlType::Enum(_)
         | SqlType::Int2Vector
         | SqlType::Name
         | SqlType::Oid
@@ -89,6 +92,9 @@ fn converts(from: &SqlType, to: &SqlType) -> bool {
     if let (SqlType::Array(from), SqlType::Array(to)) = (from, to) {
         return converts(from, to);
     }
+    if let (Some(from), Some(to)) = (from.enum_type(), to.enum_type()) {
+        return from.id == to.id;
+    }
     if let (Some(from), Some(to)) = (rank(from), rank(to)) {
         return from <= to;
     }
@@ -105,7 +111,15 @@ fn converts(from: &SqlType, to: &SqlType) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sepal_types::{EnumDef, EnumType, TableId};
+
     use super::*;
+
+    fn enumerated(id: u32, name: &str) -> SqlType {
+        let (array, schema) = (TableId(id + 1), "public".to_owned());
+        let def = EnumDef { id: TableId(id), array, schema, name: name.to_owned(), labels: Vec::new() };
+        SqlType::Enum(EnumType::from(def))
+    }
 
     fn common(types: &[SqlType]) -> std::result::Result<Option<SqlType>, String> {
         matched("UNION", types).map_err(|error| format!("{} {}", error.state().code(), error.message()))
@@ -133,6 +147,22 @@ mod tests {
         ] {
             assert_eq!(common(&types), Ok(expected), "{types:?}");
         }
+    }
+
+    // Enums have a category of their own, and none of them is converted to another.
+    #[test]
+    fn enums_match_themselves() {
+        let (mood, color) = (enumerated(20_000, "mood"), enumerated(20_010, "color"));
+        assert_eq!(common(&[mood.clone(), mood.clone()]), Ok(Some(mood.clone())));
+        assert_eq!(
+            common(&[mood.clone(), color]),
+            Err("42846 UNION could not convert type color to mood".to_owned())
+        );
+        assert_eq!(
+            common(&[mood.clone(), SqlType::Text]),
+            Err("42804 UNION types mood and text cannot be matched".to_owned())
+        );
+        assert_eq!(common(&[mood, SqlType::Enum(EnumType::unknown())]), Ok(None));
     }
 
     #[test]

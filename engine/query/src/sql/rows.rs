@@ -7,9 +7,9 @@ use datafusion::sql::sqlparser::ast::{self, Expr, SetExpr, TypedString, Value};
 use sepal_types::SqlType;
 
 use super::{
-    literals::{fold_sign, quoted_number},
+    literals::{self, fold_sign, quoted_number},
     params::ParameterTypes,
-    rewrite::{call, cast_target, placeholder, wrapper_name},
+    rewrite::{call, call_of, cast_target, placeholder, wrapper_name},
 };
 
 /// A literal in VALUES is read as its column's type: `'x'` for an integer column is an integer's error, and
@@ -21,6 +21,12 @@ pub fn type_values(body: &mut SetExpr, targets: &[SqlType], parameters: &Paramet
     for row in &mut values.rows {
         for (expr, target) in row.iter_mut().zip(targets) {
             fold_sign(expr);
+            if let Expr::Value(value) = &*expr
+                && matches!(value.value, Value::SingleQuotedString(_) | Value::Null)
+                && target.enum_type().is_some()
+            {
+                *expr = read_enum(expr.clone(), target);
+            }
             let Some(wrapper) = wrapper_name(target) else {
                 continue;
             };
@@ -70,6 +76,16 @@ fn mark_column(values: &mut ast::Values, column: usize, target: &SqlType, parame
     if alike || values.rows.iter().all(|row| is_literal(&row[column])) {
         return;
     }
+    if target.enum_type().is_some() {
+        // Literals are read already.
+        for row in &mut values.rows {
+            let expr = &mut row[column];
+            if placeholder(expr).is_some() {
+                *expr = read_enum(expr.clone(), target);
+            }
+        }
+        return;
+    }
     let Some(wrapper) = wrapper_name(target) else {
         return;
     };
@@ -80,6 +96,11 @@ fn mark_column(values: &mut ast::Values, column: usize, target: &SqlType, parame
             *expr = call(&wrapper, expr.clone(), None);
         }
     }
+}
+
+/// As [`crate::functions::enum_call`] has it.
+fn read_enum(expr: Expr, ty: &SqlType) -> Expr {
+    call_of("sepal_enum", vec![expr, literals::text(ty.marker())])
 }
 
 /// Types that Arrow has not: a field's metadata names them.
@@ -97,6 +118,7 @@ fn is_marked(ty: &SqlType) -> bool {
                 | SqlType::Char
                 | SqlType::TsQuery
                 | SqlType::TsVector
+                | SqlType::Enum(_)
         )
 }
 

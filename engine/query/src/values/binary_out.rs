@@ -8,7 +8,7 @@ use sepal_types::{Error, Result, SqlType};
 
 use super::{
     array,
-    column::{Column, ColumnEncoder},
+    column::{Column, ColumnEncoder, label},
     datetime, interval, numeric, text_out,
     text_search::{TsQuery, TsVector},
 };
@@ -58,6 +58,7 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         Column::HalfVec(values) => return values.write_binary(row, out),
         Column::Vector(values) => return values.write_binary(row, out),
         Column::SparseVec(values) => values.write_binary(row, out),
+        Column::Enum { values, ty } => out.extend_from_slice(label(values, ty, row)?.as_bytes()),
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use arrow::{
 };
 use half::f16;
 use sepal_storage::arrow_type;
-use sepal_types::{Error, Result, SqlState, SqlType};
+use sepal_types::{EnumType, Error, Result, SqlState, SqlType};
 
 use super::{
     array::ArrayBuilder,
@@ -64,6 +64,8 @@ enum Values {
     Vector(VectorBuilder<f32>),
     Void,
     SparseVec(SparseBuilder),
+    /// Places of labels.
+    Enum(FixedSizeBinaryBuilder, EnumType),
 }
 
 impl Builder {
@@ -113,6 +115,7 @@ impl Builder {
             Values::Vector(values) => values.append_null(),
             Values::Void => {}
             Values::SparseVec(values) => values.append_null(),
+            Values::Enum(values, _) => values.append_null(),
         }
     }
 
@@ -147,6 +150,7 @@ impl Builder {
             Values::Vector(values) => values.append_text(text)?,
             Values::Void => {}
             Values::SparseVec(values) => values.append_text(text)?,
+            Values::Enum(values, ty) => append_label(values, ty, text)?,
         }
         self.rows += 1;
         Ok(())
@@ -185,6 +189,7 @@ impl Builder {
             Values::Vector(values) => values.append_binary(bytes)?,
             Values::Void => {}
             Values::SparseVec(values) => values.append_binary(bytes)?,
+            Values::Enum(values, ty) => append_label(values, ty, text_in::utf8(bytes)?)?,
         }
         self.rows += 1;
         Ok(())
@@ -216,6 +221,7 @@ impl Builder {
             Values::Vector(values) => values.finish()?,
             Values::Void => Arc::new(NullArray::new(rows)),
             Values::SparseVec(values) => values.finish()?,
+            Values::Enum(values, _) => Arc::new(values.finish()),
         })
     }
 }
@@ -247,6 +253,7 @@ impl Values {
             SqlType::Vector(_) => Self::Vector(VectorBuilder::new(data_type, capacity)),
             SqlType::Void => Self::Void,
             SqlType::SparseVec(declared) => Self::SparseVec(SparseBuilder::new(*declared, capacity)),
+            SqlType::Enum(ty) => Self::Enum(FixedSizeBinaryBuilder::with_capacity(capacity, 8), ty.clone()),
             SqlType::Bpchar(_)
             | SqlType::Char
             | SqlType::Int2Vector
@@ -303,6 +310,11 @@ fn append_bytea(values: &mut BinaryBuilder, bytes: &[u8]) -> Result<()> {
     check_data(values.values_slice().len(), bytes.len())?;
     values.append_value(bytes);
     Ok(())
+}
+
+fn append_label(values: &mut FixedSizeBinaryBuilder, ty: &EnumType, label: &str) -> Result<()> {
+    let place = ty.place(label)?.to_be_bytes();
+    values.append_value(place).map_err(|_| Error::bug("an enum's value has another width"))
 }
 
 fn append_uuid(values: &mut FixedSizeBinaryBuilder, uuid: [u8; 16]) -> Result<()> {

@@ -16,7 +16,7 @@ use arrow::{
 };
 use bytes::{BufMut, BytesMut};
 use half::f16;
-use sepal_types::{Error, Result, SqlState, SqlType};
+use sepal_types::{EnumType, Error, Result, SqlState, SqlType};
 
 use super::{
     binary_out,
@@ -86,6 +86,11 @@ pub(super) enum Column {
     Uuid(FixedSizeBinaryArray),
     Vector(VectorColumn<f32>),
     SparseVec(SparseColumn),
+    Enum {
+        /// Places of labels.
+        values: FixedSizeBinaryArray,
+        ty: EnumType,
+    },
     /// An empty value, as a function that returns void gives.
     Void,
     /// Intervals that print in the style of ISO 8601.
@@ -230,8 +235,18 @@ impl Column {
             SqlType::SparseVec(_) => {
                 Self::SparseVec(SparseColumn::new(array).ok_or_else(|| mismatch(array, ty))?)
             }
+            SqlType::Enum(of) => Self::Enum { values: typed(array, ty)?, ty: of.clone() },
         })
     }
+}
+
+/// The label of an enum's value.
+///
+/// Errors: 0A000 where it is not known which enum's it is.
+pub(super) fn label<'a>(values: &FixedSizeBinaryArray, ty: &'a EnumType, row: usize) -> Result<&'a str> {
+    let place: [u8; 8] =
+        values.value(row).try_into().map_err(|_| Error::bug("an enum's value has another width"))?;
+    ty.label(u64::from_be_bytes(place))
 }
 
 fn typed<T: Clone + 'static>(array: &dyn Array, ty: &SqlType) -> Result<T> {

@@ -12,7 +12,7 @@
 //! int2, int4, int8, oid  | i16, i32, i64, u32
 //! float4, float8         | IEEE 754
 //! numeric                | digits u16 | weight i16 | sign u16 | scale u16 | digits × (0..9999 as u16)
-//! text, varchar, name, json | UTF-8          jsonb | 1 u8 | UTF-8          bytea | bytes          uuid | 16 bytes
+//! text, varchar, name, json, enums | UTF-8      jsonb | 1 u8 | UTF-8      bytea | bytes      uuid | 16 bytes
 //! date                   | i32 days since 2000-01-01
 //! time                   | i64 µs since midnight
 //! timestamp, timestamptz | i64 µs since 2000-01-01 00:00:00 (UTC)

@@ -7,7 +7,7 @@ use sepal_types::{Result, format_float4, format_float8};
 
 use super::{
     array,
-    column::{Column, ColumnEncoder},
+    column::{Column, ColumnEncoder, label},
     datetime, interval, numeric,
 };
 
@@ -46,6 +46,7 @@ pub(super) fn write(column: &Column, row: usize, out: &mut BytesMut) -> Result<(
         Column::HalfVec(values) => values.write_text(row, out),
         Column::Vector(values) => values.write_text(row, out),
         Column::SparseVec(values) => values.write_text(row, out),
+        Column::Enum { values, ty } => out.extend_from_slice(label(values, ty, row)?.as_bytes()),
         Column::IsoInterval(values) => interval::write_iso(values.value(row), out),
     }
     Ok(())

@@ -3,9 +3,10 @@
 //! `query` builds its schemas with it, storage checks inserted batches against it. It never converts a value.
 //!
 //! Where several SQL types share one Arrow type, the field's metadata `sepal.type` says which one it is, as
-//! `SqlType::display_name` prints it. A list whose item is named `vector_element` is a `vector`, or a `halfvec` where
+//! `SqlType::marker` prints it. A list whose item is named `vector_element` is a `vector`, or a `halfvec` where
 //! the item is a `Float16`; one whose item is named `bit` or `bit(n)` is a bit string; one of `Int32` whose item is
-//! named `sparsevec` is one, as the words that `sepal_types::SparseWords` reads, which tell its dimensions.
+//! named `sparsevec` is one, as the words that `sepal_types::SparseWords` reads, which tell its dimensions. Eight bytes
+//! are the place of an enum's label (`sepal_types::EnumType`), of which enum the metadata alone says: its definition.
 
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ pub const TYPE_METADATA_KEY: &str = "sepal.type";
 pub const VECTOR_ITEM: &str = "vector_element";
 /// The item name that marks a list of `Int32` as a `sparsevec`.
 const SPARSE_ITEM: &str = SparseVector::NAME;
+
+/// Bytes of the place that an enum's value is.
+const PLACE_BYTES: i32 = 8;
 
 /// Digits and scale that a `numeric` without modifier keeps.
 const PLAIN_NUMERIC: (u8, i8) = (38, 16);
@@ -63,6 +67,7 @@ pub fn arrow_type(ty: &SqlType) -> DataType {
         SqlType::Array(element) => DataType::List(Arc::new(Field::new("item", arrow_type(element), true))),
         SqlType::Void => DataType::Null,
         SqlType::SparseVec(_) => DataType::List(Arc::new(Field::new(SPARSE_ITEM, DataType::Int32, false))),
+        SqlType::Enum(_) => DataType::FixedSizeBinary(PLACE_BYTES),
     }
 }
 
@@ -137,14 +142,14 @@ pub fn arrow_field(column: &ColumnDef) -> Field {
     if implied(field.data_type()).as_ref() == Some(&column.ty) {
         return field;
     }
-    field.with_metadata([(TYPE_METADATA_KEY.to_owned(), column.ty.display_name())].into())
+    field.with_metadata([(TYPE_METADATA_KEY.to_owned(), column.ty.marker())].into())
 }
 
 /// The SQL type of a field that [`arrow_field`] made, or of one whose Arrow type alone decides. `None` for an
 /// Arrow type that no SQL type maps to.
 pub fn sql_type(field: &Field) -> Option<SqlType> {
     match field.metadata().get(TYPE_METADATA_KEY) {
-        Some(name) => SqlType::from_name(name),
+        Some(name) => SqlType::from_marker(name),
         None => implied(field.data_type()),
     }
 }
@@ -214,6 +219,11 @@ pub fn vector_kind(item: &Field) -> Option<VectorKind> {
         DataType::Float32 => Some(VectorKind::Single),
         _ => None,
     }
+}
+
+/// Whether an Arrow type is that of an enum's values.
+pub fn is_enum(data_type: &DataType) -> bool {
+    *data_type == DataType::FixedSizeBinary(PLACE_BYTES)
 }
 
 /// Whether the lists with this item are sparse vectors.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
-use sepal_types::{ColumnDef, ColumnId, SqlType};
+use sepal_types::{ColumnDef, ColumnId, EnumDef, EnumType, SqlType, TableId};
 
-use super::{arrow_field, arrow_type, has_arrow_type, sql_type, stored_column, stored_name};
+use super::{arrow_field, arrow_type, has_arrow_type, is_enum, sql_type, stored_column, stored_name};
 
 fn column(ty: SqlType) -> ColumnDef {
     ColumnDef::new(ColumnId(1), "x", ty)
@@ -66,6 +66,26 @@ fn a_type_is_known_without_being_made() {
     let nullable = Field::new("vector_element", DataType::Float32, true);
     let nullable = DataType::FixedSizeList(Arc::new(nullable), 3);
     assert!(!has_arrow_type(&nullable, &SqlType::Vector(Some(3))));
+}
+
+#[test]
+fn an_enum_is_its_place_and_says_which_one_it_is() {
+    let def = EnumDef {
+        id: TableId(20_000),
+        array: TableId(20_001),
+        schema: "public".into(),
+        name: "mood".into(),
+        labels: vec![],
+    };
+    let labels = ["sad".to_owned(), "happy".to_owned()];
+    let ty = SqlType::Enum(EnumType::from(def.with_labels(&labels, &|| TableId(20_002)).unwrap()));
+    for ty in [SqlType::Array(Box::new(ty.clone())), ty] {
+        let field = arrow_field(&column(ty.clone()));
+        assert_eq!(sql_type(&field), Some(ty.clone()));
+        assert!(has_arrow_type(field.data_type(), &ty));
+        assert_eq!(sql_type(&field.with_metadata([].into())), None);
+    }
+    assert!(is_enum(&DataType::FixedSizeBinary(8)) && !is_enum(&DataType::FixedSizeBinary(16)));
 }
 
 #[test]

@@ -83,6 +83,11 @@ fn parse(ty: &SqlType, texts: &[Option<String>]) -> Result<ArrayRef, String> {
         SqlType::HalfVec(_) => vectors::<Float16Type>(ty, texts),
         SqlType::Vector(_) => vectors::<Float32Type>(ty, texts),
         SqlType::SparseVec(_) => sparse_vectors(ty, texts),
+        SqlType::Enum(of) => {
+            let places = each(texts, |text| of.place(text).ok().map(u64::to_be_bytes))?;
+            let array = FixedSizeBinaryArray::try_from_sparse_iter_with_size(places.into_iter(), 8);
+            Ok(Arc::new(array.map_err(|error| error.to_string())?))
+        }
         SqlType::Array(element) => lists(element, texts),
         SqlType::Timestamptz => {
             // Arrow parses offsets but not zone names; the instant is the same.

@@ -17,7 +17,7 @@ use arrow::{
 };
 use roaring::RoaringBitmap;
 use sepal_crypto::KeyRing;
-use sepal_types::{IndexDef, RowId, TableDef, TableId};
+use sepal_types::{ColumnDef, IndexDef, RowId, TableDef, TableId};
 
 use crate::{
     ChunkRef, Op, Snapshot, StoreError, TableVersion, TenantStore,
@@ -147,11 +147,17 @@ fn live_rows(version: &TableVersion, chunk: &ChunkRef) -> Result<RecordBatch, St
 
 /// Columns are stored under their ids, and keys are not checked again.
 fn check_definition(from: &TableDef, to: &TableDef) -> Result<(), StoreError> {
+    let kept = |old: &ColumnDef, new: &ColumnDef| match (old.ty.enum_type(), new.ty.enum_type()) {
+        // Rows have the places of labels, whatever these are called by now.
+        (Some(one), Some(other)) => one.id == other.id && old.missing.is_some() == new.missing.is_some(),
+        _ => (&old.ty, &old.missing) == (&new.ty, &new.missing),
+    };
     let columns = from.columns.len() == to.columns.len()
-        && from.columns.iter().zip(&to.columns).all(|(old, new)| {
-            (old.id, &old.ty, &old.missing) == (new.id, &new.ty, &new.missing)
-                && (old.not_null || !new.not_null)
-        });
+        && from
+            .columns
+            .iter()
+            .zip(&to.columns)
+            .all(|(old, new)| old.id == new.id && kept(old, new) && (old.not_null || !new.not_null));
     let keyed =
         |unique: &sepal_types::UniqueDef| from.uniques.iter().any(|known| known.columns == unique.columns);
     if from.id == to.id || !columns || !to.uniques.iter().all(keyed) {

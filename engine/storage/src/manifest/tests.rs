@@ -1,9 +1,9 @@
 //! The manifest's bytes, and what refuses to open.
 
 use sepal_types::{
-    CheckDef, ColumnDef, ColumnId, Constraints, FileId, ForeignKeyDef, Generated, IndexClauses, IndexDef,
-    IndexKey, KeySource, Lsn, ReferenceAction, RowId, SequenceDef, SqlType, TableDef, TableId, TenantId,
-    UniqueDef,
+    CheckDef, ColumnDef, ColumnId, Constraints, EnumDef, EnumType, FileId, ForeignKeyDef, Generated,
+    IndexClauses, IndexDef, IndexKey, KeySource, Lsn, ReferenceAction, RowId, SequenceDef, SqlType, TableDef,
+    TableId, TenantId, UniqueDef,
 };
 
 use super::{
@@ -214,6 +214,38 @@ fn schemas_are_golden() {
     );
     assert_eq!(serde_json::to_string(&def).unwrap(), expected);
     assert_eq!(serde_json::from_str::<TableDef>(expected).unwrap(), def);
+}
+
+/// A type, and a column of it. A program from before knows no such type of a column, and refuses the definition.
+#[test]
+fn enums_are_golden() {
+    let def = EnumDef {
+        id: TableId(20_006),
+        array: TableId(20_007),
+        schema: "public".into(),
+        name: "mood".into(),
+        labels: vec![],
+    };
+    let labels = ["sad".to_owned(), "it's ok".to_owned()];
+    let ty = EnumType::from(def.with_labels(&labels, &|| TableId(20_008)).unwrap());
+    let of_column = concat!(
+        r#"{"Enum":{"id":20006,"array":20007,"schema":"public","name":"mood","labels":["#,
+        r#"{"id":20008,"place":4294967296,"label":"sad"},{"id":20008,"place":8589934592,"label":"it's ok"}]}}"#
+    );
+    assert_eq!(serde_json::to_string(&SqlType::Enum(ty.clone())).unwrap(), of_column);
+    let expected = [
+        r#"{"id":20006,"environment":"default","schema":"public","name":"mood","columns":[{"id":1,"#,
+        r#""name":"type","ty":"#,
+        of_column,
+        r#","not_null":false,"default":null,"generated":"Type","missing":null}],"next_column":2,"#,
+        r#""uniques":[],"indexes":[]}"#,
+    ]
+    .concat();
+    let made = TableDef::of_enum("default", ty);
+    assert_eq!(serde_json::to_string(&made).unwrap(), expected);
+    let read: TableDef = serde_json::from_str(&expected).unwrap();
+    assert_eq!((read.enum_type(), read.is_table()), (made.enum_type(), false));
+    assert_eq!(read, made);
 }
 
 /// CHECK and FOREIGN KEY. A definition from before has none, and one without any is as it was.

@@ -11,7 +11,7 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use sepal_crypto::hex;
-use sepal_types::{ColumnDef, RowId, SparseWords, TableDef, UniqueDef};
+use sepal_types::{ColumnDef, EnumType, RowId, SparseWords, TableDef, UniqueDef};
 
 use super::{Rules, TableVersion, merge};
 use crate::{
@@ -128,14 +128,24 @@ pub(super) fn violation(
 ) -> StoreError {
     let names =
         unique.columns.iter().map(|id| def.column_by_id(*id).map_or("?", |column| column.name.as_str()));
-    let texts: Vec<String> = arrays.iter().map(|array| value_text(array, position as usize)).collect();
+    let texts = unique.columns.iter().zip(arrays).map(|(id, array)| {
+        let ty = def.column_by_id(*id).and_then(|column| column.ty.enum_type());
+        ty.map_or_else(|| value_text(array, position as usize), |ty| label(ty, array, position as usize))
+    });
     StoreError::UniqueViolation {
         schema: def.schema.as_str().into(),
         table: def.name.clone(),
         constraint: unique.name.clone(),
         columns: names.collect::<Vec<_>>().join(", "),
-        key_text: texts.join(", "),
+        key_text: texts.collect::<Vec<_>>().join(", "),
     }
+}
+
+/// The label of an enum's value.
+fn label(ty: &EnumType, array: &ArrayRef, position: usize) -> String {
+    let Some(values) = array.as_fixed_size_binary_opt() else { return "?".to_owned() };
+    let place: Option<[u8; 8]> = values.value(position).try_into().ok();
+    place.and_then(|place| ty.label(u64::from_be_bytes(place)).ok()).unwrap_or("?").to_owned()
 }
 
 /// A value as Postgres' DETAIL shows it.

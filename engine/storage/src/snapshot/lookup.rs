@@ -1,11 +1,11 @@
-//! Names to tables, indexes, sequences and schemas.
+//! Names to tables, indexes, sequences, types and schemas.
 //!
 //! Called by `query` and `database`. A name with a schema is looked up there, a bare one in the schemas of the path
 //! that the snapshot was given, first to last; without one that is `public` ([`Snapshot::searching`]).
 
 use std::sync::Arc;
 
-use sepal_types::{ColumnDef, PUBLIC_SCHEMA, RelationRef, SearchPath, TableDef, TableId};
+use sepal_types::{ColumnDef, EnumType, PUBLIC_SCHEMA, RelationRef, SearchPath, TableDef, TableId};
 
 use super::{Snapshot, TableVersion};
 use crate::StoreError;
@@ -34,6 +34,22 @@ impl Snapshot {
         name: impl Into<RelationRef<'a>>,
     ) -> Option<&Arc<TableVersion>> {
         self.named(environment, name.into()).filter(|version| version.def.is_sequence())
+    }
+
+    /// The type of this name in the environment.
+    pub fn find_enum<'a>(&self, environment: &str, name: impl Into<RelationRef<'a>>) -> Option<&EnumType> {
+        // A table that comes earlier on the path has a type of its name as well, but not one that is asked for here.
+        let name: RelationRef<'_> = name.into();
+        self.searched(name).find_map(|schema| {
+            let id = self.state.names.get(environment, schema, name.name)?;
+            self.table(id)?.def.enum_type().filter(|ty| ty.name == name.name)
+        })
+    }
+
+    /// The types of an environment that somebody made, in no order.
+    pub fn enums(&self, environment: &str) -> impl Iterator<Item = &EnumType> {
+        let defs = self.state.tables.values().map(|version| version.def.as_ref());
+        defs.filter(move |def| def.environment == environment).filter_map(TableDef::enum_type)
     }
 
     /// What has this name for its own: an index's name leads to its table, but is not the table's.
@@ -105,7 +121,7 @@ impl Snapshot {
         self.path.schemas().filter(move |schema| self.has_schema(environment, schema))
     }
 
-    /// Tables and sequences of a schema.
+    /// Tables, sequences and types of a schema.
     pub fn members(&self, environment: &str, schema: &str) -> impl Iterator<Item = &TableDef> {
         let defs = self.state.tables.values().map(|version| version.def.as_ref());
         defs.filter(move |def| def.environment == environment && def.schema == schema)

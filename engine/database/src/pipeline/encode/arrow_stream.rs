@@ -63,7 +63,13 @@ fn schema(columns: &[OutputColumn], envelope: Envelope) -> SchemaRef {
 }
 
 fn row_fields(columns: &[OutputColumn]) -> Fields {
-    columns.iter().map(|column| typed_field(&column.name, arrow_type(column), &column.ty)).collect()
+    // Of an enum nothing is left but a label.
+    let text = SqlType::Text;
+    let shown = |column: &OutputColumn| {
+        let ty = if column.ty.enum_type().is_some() { &text } else { &column.ty };
+        typed_field(&column.name, arrow_type(column), ty)
+    };
+    columns.iter().map(shown).collect()
 }
 
 fn stream(encoder: &Encoder, events: &Events, at: i64) -> Result<Bytes> {
@@ -152,7 +158,7 @@ fn conformed(encoder: &Encoder, rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
         if *array.data_type() == wanted {
             return Ok(Arc::clone(array));
         }
-        if matches!(column.ty, SqlType::SparseVec(_)) {
+        if matches!(column.ty, SqlType::Enum(_) | SqlType::SparseVec(_)) {
             return texts(array, &column.ty);
         }
         cast(array, &wanted).map_err(sepal_query::arrow_error)

@@ -103,10 +103,11 @@ impl Encoder {
     }
 }
 
-/// The Arrow type that a column has in batches. How a `sparsevec` is kept is no one's outside: it goes as its text.
+/// The Arrow type that a column has in batches. How a `sparsevec` or an enum is kept is no one's outside: they go as
+/// their text.
 fn arrow_type(column: &OutputColumn) -> DataType {
     match column.ty {
-        SqlType::SparseVec(_) => DataType::Utf8,
+        SqlType::Enum(_) | SqlType::SparseVec(_) => DataType::Utf8,
         _ => sepal_storage::arrow_type(&column.ty),
     }
 }

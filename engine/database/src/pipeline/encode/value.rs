@@ -131,6 +131,7 @@ impl Values {
             | SqlType::SparseVec(_)
             | SqlType::Time
             | SqlType::Uuid => Self::Plain(encoder()?),
+            SqlType::Enum(_) => Self::Text(labels(&encoder()?, array.len())?),
             SqlType::Void => Self::AllNull,
             _ => Self::Text(array.as_string_opt::<i32>().ok_or_else(mismatch)?.clone()),
         })
@@ -150,6 +151,20 @@ impl Values {
         let elements = JsonColumn { nulls: None, values: Self::Float4(floats(list.values())?) };
         Ok(Self::List { offsets: list.offsets().clone(), elements: Box::new(elements) })
     }
+}
+
+/// The labels of an enum's values: unlike other values that are printed they may have to be escaped.
+fn labels(encoder: &ColumnEncoder, rows: usize) -> Result<StringArray> {
+    let mut text = BytesMut::new();
+    let labels = (0..rows).map(|row| {
+        if encoder.is_null(row) {
+            return Ok(None);
+        }
+        text.clear();
+        encoder.text(row, &mut text)?;
+        Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+    });
+    labels.collect::<Result<Vec<Option<String>>>>().map(StringArray::from)
 }
 
 /// A string with its quotes.

@@ -7,7 +7,7 @@ use super::super::CatalogContext;
 use super::super::definitions::{
     IndexText, constraint_definition, index_column, index_definition, unwrapped,
 };
-use super::super::names::{Reg, quote_ident, require_oid, type_name};
+use super::super::names::{Reg, quote_ident, require_oid, shown_type, type_name};
 use super::super::objects::{Index, OWNER_OID, Object, indexes};
 use super::super::relations::{access_method_name, operator, procedure};
 use super::super::shape::shapes;
@@ -163,7 +163,7 @@ fn describe_object(context: &CatalogContext, arguments: &[Value]) -> Result<Valu
         shapes().find(|shape| i64::from(shape.relation.oid) == class).map(|shape| shape.relation.name);
     let description = match class {
         Some("pg_class") => context.object(oid).map(|object| describe_class(object, part)),
-        Some("pg_type") => type_name(oid, -1).map(|name| format!("type {name}")),
+        Some("pg_type") => shown_type(context, oid, -1).map(|name| format!("type {name}")),
         Some("pg_proc") => {
             procedure(oid).map(|function| format!("function {}({})", function.name, function.arguments_text))
         }

@@ -3,7 +3,7 @@
 use sepal_types::{Error, Result, SqlState};
 
 use super::super::CatalogContext;
-use super::super::names::{Reg, quote_ident, quote_literal, reg_name, reg_oid, require_oid, type_name};
+use super::super::names::{Reg, quote_ident, quote_literal, reg_name, reg_oid, require_oid, shown_type};
 use super::super::relations::{operator, procedure};
 use super::super::shape::shapes;
 use super::super::value::Value;
@@ -37,8 +37,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
         Ok(optional(arguments, 0).map_or("NULL".to_owned(), |value| quote_literal(&value.to_text())).into())
     }),
     Function::new("pg_table_is_visible", "oid", "boolean", table_is_visible),
-    Function::new("pg_type_is_visible", "oid", "boolean", |_, arguments| {
-        Ok(type_name(int_argument(arguments, 0)?, -1).map(|_| true).into())
+    Function::new("pg_type_is_visible", "oid", "boolean", |context, arguments| {
+        Ok(shown_type(context, int_argument(arguments, 0)?, -1).map(|_| true).into())
     }),
     Function::new("pg_function_is_visible", "oid", "boolean", |_, arguments| {
         Ok(procedure(int_argument(arguments, 0)?).map(|_| true).into())
@@ -62,14 +62,14 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("sepal_reg_name", "text, text", "text", sepal_reg_name),
 ];
 
-fn format_type(_: &CatalogContext, arguments: &[Value]) -> Result<Value> {
+fn format_type(context: &CatalogContext, arguments: &[Value]) -> Result<Value> {
     let Some(oid) = optional(arguments, 0) else { return Ok(Value::Null) };
     let oid = oid.as_int().unwrap_or(0);
     if oid == 0 {
         return Ok("-".into());
     }
     let modifier = optional(arguments, 1).and_then(Value::as_int).and_then(|value| i32::try_from(value).ok());
-    Ok(type_name(oid, modifier.unwrap_or(-1)).unwrap_or_else(|| "???".to_owned()).into())
+    Ok(shown_type(context, oid, modifier.unwrap_or(-1)).unwrap_or_else(|| "???".to_owned()).into())
 }
 
 fn to_reg(context: &CatalogContext, reg: Reg, arguments: &[Value]) -> Result<Value> {

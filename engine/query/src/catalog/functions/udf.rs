@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     Volatility,
 };
-use sepal_types::{Error, SparseVector, SqlType};
+use sepal_types::{EnumType, Error, SparseVector, SqlType};
 
 use super::super::value::{Value, column, field};
 use super::{Function, Returns, catalog_functions};
@@ -232,6 +232,9 @@ impl ScalarUDFImpl for TypeOf {
 /// The SQL type's name of an Arrow field, without modifier.
 fn sql_name(field: &Field) -> String {
     if let Some(name) = field.metadata().get("sepal.type") {
+        if let Some(ty) = EnumType::from_marker(name) {
+            return ty.display_name();
+        }
         let bare = name.split('(').next().unwrap_or(name);
         return if bare == "bpchar" { "character" } else { bare }.to_owned();
     }

@@ -26,7 +26,10 @@ fn push_column(context: &CatalogContext, table: &TableDef, column: &ColumnDef, r
     let generation = match column.generated {
         Some(Generated::IdentityAlways) => Some("ALWAYS"),
         Some(Generated::IdentityByDefault) => Some("BY DEFAULT"),
-        Some(Generated::Serial | Generated::Sequence | Generated::Stored | Generated::Schema) | None => None,
+        Some(
+            Generated::Serial | Generated::Sequence | Generated::Stored | Generated::Schema | Generated::Type,
+        )
+        | None => None,
     };
     let is_generated = column.generated == Some(Generated::Stored);
     let (default, expression) = match column_default(context, table, column) {
@@ -71,7 +74,9 @@ fn data_type(ty: &SqlType) -> String {
     match ty {
         SqlType::Array(_) => "ARRAY".to_owned(),
         SqlType::Bit(_) => "bit".to_owned(),
-        SqlType::HalfVec(_) | SqlType::SparseVec(_) | SqlType::Vector(_) => "USER-DEFINED".to_owned(),
+        SqlType::Enum(_) | SqlType::HalfVec(_) | SqlType::SparseVec(_) | SqlType::Vector(_) => {
+            "USER-DEFINED".to_owned()
+        }
         SqlType::Numeric(_) => "numeric".to_owned(),
         SqlType::Bpchar(_) => "character".to_owned(),
         SqlType::Varchar(_) => "character varying".to_owned(),
@@ -79,9 +84,10 @@ fn data_type(ty: &SqlType) -> String {
     }
 }
 
-fn udt_schema(ty: &SqlType) -> &'static str {
+fn udt_schema(ty: &SqlType) -> &str {
     match ty {
         SqlType::Array(element) => udt_schema(element),
+        SqlType::Enum(ty) => &ty.schema,
         SqlType::HalfVec(_) | SqlType::SparseVec(_) | SqlType::Vector(_) => "public",
         _ => "pg_catalog",
     }

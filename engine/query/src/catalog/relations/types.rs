@@ -29,7 +29,7 @@ pub(super) const RELATIONS: &[Relation] = &[
          rngcanonical regproc, rngsubdiff regproc",
         no_rows,
     ),
-    Relation::catalog("pg_enum", 3501, "oid oid, enumtypid oid, enumsortorder real, enumlabel name", no_rows),
+    Relation::catalog("pg_enum", 3501, "oid oid, enumtypid oid, enumsortorder real, enumlabel name", labels),
     Relation::catalog(
         "pg_cast",
         2605,
@@ -44,20 +44,39 @@ const DEFAULT_COLLATION: u32 = 100;
 const C_COLLATION: u32 = 950;
 const CATALOG_NAMESPACE: u32 = 11;
 
-fn types(_: &CatalogContext, rows: &mut Rows) {
-    for ty in SqlType::simple_types() {
-        push(rows, &ty);
+fn types(context: &CatalogContext, rows: &mut Rows) {
+    let made = context.snapshot.enums(&context.environment).cloned().map(SqlType::Enum);
+    for ty in SqlType::simple_types().chain(made) {
+        push(context, rows, &ty);
         let has_array = ty.array_oid() != 0 && ty != SqlType::Unknown;
         if has_array {
-            push(rows, &SqlType::Array(Box::new(ty)));
+            push(context, rows, &SqlType::Array(Box::new(ty)));
         }
     }
 }
 
-fn push(rows: &mut Rows, ty: &SqlType) {
+/// The labels, numbered in their order.
+fn labels(context: &CatalogContext, rows: &mut Rows) {
+    for ty in context.snapshot.enums(&context.environment) {
+        for (label, place) in ty.labels.iter().zip(1_u32..) {
+            rows.push([
+                ("oid", label.id.0.into()),
+                ("enumtypid", ty.id.0.into()),
+                ("enumsortorder", f64::from(place).into()),
+                ("enumlabel", label.label.as_str().into()),
+            ]);
+        }
+    }
+}
+
+fn push(context: &CatalogContext, rows: &mut Rows, ty: &SqlType) {
     let (input, output, receive, send) = in_out_functions(ty);
     let modifier = modifier_functions(ty);
-    let pseudo = matches!(ty, SqlType::Unknown | SqlType::Void);
+    let kind = match ty {
+        SqlType::Unknown | SqlType::Void => "p",
+        SqlType::Enum(_) => "e",
+        _ => "b",
+    };
     let array = match ty {
         SqlType::Array(_) | SqlType::Unknown => 0,
         _ => ty.array_oid(),
@@ -65,11 +84,11 @@ fn push(rows: &mut Rows, ty: &SqlType) {
     rows.push([
         ("oid", ty.oid().into()),
         ("typname", ty.internal_name().as_ref().into()),
-        ("typnamespace", namespace(ty).into()),
+        ("typnamespace", namespace(context, ty).into()),
         ("typowner", OWNER_OID.into()),
         ("typlen", ty.length_bytes().into()),
         ("typbyval", by_value(ty).into()),
-        ("typtype", if pseudo { "p" } else { "b" }.into()),
+        ("typtype", kind.into()),
         ("typcategory", type_category(ty).into()),
         ("typispreferred", is_preferred(ty).into()),
         ("typisdefined", true.into()),
@@ -96,9 +115,10 @@ fn function_oid(name: &str) -> Value {
     procedure_named(None, name).map_or(0, |procedure| procedure.oid).into()
 }
 
-fn namespace(ty: &SqlType) -> u32 {
+fn namespace(context: &CatalogContext, ty: &SqlType) -> u32 {
     match ty {
-        SqlType::Array(element) => namespace(element),
+        SqlType::Array(element) => namespace(context, element),
+        SqlType::Enum(ty) => context.namespace_of(&ty.schema),
         SqlType::HalfVec(_) | SqlType::SparseVec(_) | SqlType::Vector(_) => PUBLIC_NAMESPACE_OID,
         _ => CATALOG_NAMESPACE,
     }
@@ -111,6 +131,7 @@ fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
         SqlType::Array(_)
             | SqlType::Bit(_)
             | SqlType::Date
+            | SqlType::Enum(_)
             | SqlType::HalfVec(_)
             | SqlType::Interval
             | SqlType::Json
@@ -126,6 +147,7 @@ fn in_out_functions(ty: &SqlType) -> (String, String, String, String) {
     );
     let name = match ty {
         SqlType::Array(_) => "array".into(),
+        SqlType::Enum(_) => "enum".into(),
         _ => ty.internal_name(),
     };
     let gap = if underscored { "_" } else { "" };
@@ -190,6 +212,7 @@ pub(crate) const fn type_category(ty: &SqlType) -> &'static str {
         | SqlType::Uuid
         | SqlType::Vector(_) => "U",
         SqlType::Char => "Z",
+        SqlType::Enum(_) => "E",
         SqlType::Date | SqlType::Time | SqlType::Timestamp | SqlType::Timestamptz => "D",
         SqlType::Interval => "T",
         SqlType::Bpchar(_) | SqlType::Name | SqlType::Text | SqlType::Varchar(_) => "S",

@@ -225,7 +225,7 @@ fn own(
             Ok(())
         }
         Some(Generated::Serial) if owner == Some((def.id, column.id)) => Ok(()),
-        Some(Generated::Serial | Generated::Stored | Generated::Schema) | None => {
+        Some(Generated::Serial | Generated::Stored | Generated::Schema | Generated::Type) | None => {
             Err(Error::unsupported("the sequence of a serial column cannot have another owner")
                 .with_hint("Give the column a DEFAULT nextval(…) of a sequence that you create."))
         }

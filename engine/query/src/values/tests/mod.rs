@@ -1,6 +1,7 @@
 //! The forms of every type, held against what PostgreSQL 15 and 17 and pgvector 0.8 print and refuse.
 
 mod binary;
+mod enums;
 mod properties;
 mod refused;
 mod text;

@@ -1,7 +1,7 @@
 //! Casts: SQL's type names as types.
 
 use datafusion::sql::sqlparser::ast::{self, ArrayElemTypeDef, DataType};
-use sepal_types::{Error, SqlState, SqlType};
+use sepal_types::SqlType;
 
 use super::super::plan::Expr;
 use super::super::ty::Ty;
@@ -46,10 +46,8 @@ pub(super) fn type_named(data_type: &DataType) -> Bound<Ty> {
         | "regconfig" | "tsquery" | "tsvector" => {
             return Err(Stop::Decline);
         }
-        // The parser has a type of its own for `char` without quotes.
-        _ => Ty::Sql(SqlType::from_internal_name(&modified).ok_or_else(|| {
-            Error::new(SqlState::UndefinedObject, format!("type \"{name}\" does not exist"))
-        })?),
+        // The parser has a type of its own for `char` without quotes. Types that somebody made are not known here.
+        _ => Ty::Sql(SqlType::from_internal_name(&modified).ok_or(Stop::Decline)?),
     })
 }
 
