@@ -121,8 +121,7 @@ impl Running {
         });
         tasks.spawn(admin.serve(Arc::clone(&database), Arc::clone(&backups), status.clone(), stop.clone()));
         hardened::warn_of_unlocked_keys();
-        let (data, cache_mib) = (config.data.display(), config.cache_mib);
-        tracing::info!(%pg, %http, %data, cache_mib, version = VERSION, "serving");
+        tracing::info!(%pg, %http, data = %config.data.display(), config.cache_mib, version = VERSION, "serving");
         Ok(Self { config, database, pg, http, backups, status, stop, tasks })
     }
 

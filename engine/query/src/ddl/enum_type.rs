@@ -159,11 +159,11 @@ pub fn alter_type(alter: &AlterType, scope: &Scope) -> Result<Ddl> {
         AlterTypeOperation::RenameValue(AlterTypeRenameValue { from, to }) => {
             let (from, to) = (label(from)?, label(to)?);
             def.rename(&from, &to)?;
-            alter(ty, EnumType::from(def), Some((from.as_str(), to.as_str())), scope, &mut ddl)?;
+            change(ty, EnumType::from(def), Some((from.as_str(), to.as_str())), scope, &mut ddl)?;
             return Ok(ddl);
         }
     }
-    alter(ty, EnumType::from(def), None, scope, &mut ddl)?;
+    change(ty, EnumType::from(def), None, scope, &mut ddl)?;
     Ok(ddl)
 }
 
@@ -183,7 +183,7 @@ fn add_value(def: &mut EnumDef, added: &str, add: &AlterTypeAddValue, scope: &Sc
 }
 
 /// The type and all columns of it with another definition, and with another label in what is the old one.
-fn alter(
+fn change(
     old: &EnumType,
     new: EnumType,
     renamed: Option<(&str, &str)>,

@@ -4,6 +4,8 @@
 //! DataFusion plans without asking us. A literal is read at once, by its type's own input function, so that a
 //! scan sees a constant and a malformed one is an error of the type.
 
+use std::mem;
+
 use datafusion::{
     arrow::datatypes::DataType,
     common::{
@@ -174,8 +176,22 @@ pub(super) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Transform
         unified |= chosen::unify_results(&mut expr, schema)?;
         enums::check(&expr, schema)?;
         let kept = json_operators::keep_type(&mut expr, schema)?;
-        Ok(Transformed::new_transformed(expr, read_enum || untyped || read || unified || kept))
+        let searched = search_fixed(&mut expr, schema);
+        Ok(Transformed::new_transformed(expr, read_enum || untyped || read || unified || kept || searched))
     })
+}
+
+/// `CASE value WHEN constant` of values of a fixed size, which uuids and enums are, as `CASE WHEN value = constant`: of the
+/// former DataFusion makes a table of constants, and panics over these (`bytes_like_lookup_table.rs` of 55.2).
+fn search_fixed(expr: &mut Expr, schema: &DFSchema) -> bool {
+    let Expr::Case(case) = expr else { return false };
+    let is_fixed = |value: &Expr| matches!(value.get_type(schema), Ok(DataType::FixedSizeBinary(_)));
+    let Some(value) = case.expr.take_if(|value| is_fixed(value)) else { return false };
+    for (when, _) in &mut case.when_then_expr {
+        let constant = Box::new(mem::take(&mut **when));
+        **when = Expr::BinaryExpr(BinaryExpr::new(value.clone(), Operator::Eq, constant));
+    }
+    true
 }
 
 /// A sparse vector is kept as a list, and is none to SQL; nor has pgvector a least or a greatest one. What is kept as a

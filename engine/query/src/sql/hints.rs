@@ -6,10 +6,10 @@
 //! others where they share one, else the type that the function wants, `double precision` among numbers.
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
-    Ident, TypedString, UnaryOperator, Value,
+    BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, TypedString, UnaryOperator, Value,
 };
-use sepal_types::{SqlType, VectorKind};
+use sepal_types::{EnumType, SqlType, VectorKind};
 
 use super::{
     literals::number,
@@ -406,6 +406,10 @@ fn read_literal(expr: &mut Expr, ty: &SqlType) {
     if !is_text(expr) || !is_no_text(ty) {
         return;
     }
+    if let SqlType::Enum(ty) = ty {
+        *expr = cast_to(ty, expr.clone());
+        return;
+    }
     let Some(wrapper) = wrapper_name(ty) else { return };
     let modifier = written_modifier(ty, expr).or_else(|| written_bits(ty, expr));
     *expr = call(&wrapper, expr.clone(), modifier);
@@ -421,6 +425,7 @@ fn is_no_text(ty: &SqlType) -> bool {
                 | SqlType::Bool
                 | SqlType::Bytea
                 | SqlType::Date
+                | SqlType::Enum(_)
                 | SqlType::Interval
                 | SqlType::SparseVec(_)
                 | SqlType::Time
@@ -428,6 +433,18 @@ fn is_no_text(ty: &SqlType) -> bool {
                 | SqlType::Timestamptz
                 | SqlType::Uuid
         )
+}
+
+/// Of an enum only the planner knows the labels.
+fn cast_to(ty: &EnumType, expr: Expr) -> Expr {
+    let name = [&ty.schema, &ty.name].map(|part| Ident::with_quote('"', part)).to_vec();
+    Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(expr),
+        data_type: DataType::Custom(name.into(), Vec::new()),
+        array: false,
+        format: None,
+    }
 }
 
 /// The length that a bit string is written with.

@@ -10,7 +10,7 @@ const GUIDES: [&str; 4] = [
 ];
 
 /// Figures of `/metrics`, which are no views.
-const METRICS: [&str; 2] = ["sepal_backup_", "sepal_rows_written_bytes"];
+const METRICS: [&str; 3] = ["sepal_backup_", "sepal_column_cache_", "sepal_rows_written_bytes"];
 
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|character| character.is_ascii_alphanumeric() || character == '_')
