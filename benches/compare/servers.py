@@ -158,7 +158,7 @@ class Server:
 
 class Sepal(Server):
     name, folder = "Sepal", "sepal"
-    # As PostgreSQL: what a load of many files left in segments is merged by hand, not in the middle of a measurement.
+    # As PostgreSQL: deleted rows are removed, and merges under way awaited, not in the middle of a measurement.
     settled = tidied = ["VACUUM items", "CHECKPOINT"]
 
     def launch(self, binary, work, transport):
