@@ -271,6 +271,27 @@ impl ColumnDef {
 }
 
 impl TableDef {
+    /// What is no table and stands among them by its one column: a schema, a sequence, a type.
+    pub(crate) fn of_one_column(
+        id: TableId,
+        environment: &str,
+        (schema, name): (String, String),
+        column: ColumnDef,
+    ) -> Self {
+        Self {
+            id,
+            environment: environment.to_owned(),
+            schema,
+            name,
+            next_column: ColumnId(column.id.0 + 1),
+            columns: vec![column],
+            uniques: Vec::new(),
+            indexes: Vec::new(),
+            constraints: Constraints::default(),
+            captured: false,
+        }
+    }
+
     pub fn column(&self, name: &str) -> Option<&ColumnDef> {
         self.columns.iter().find(|column| column.name == name)
     }

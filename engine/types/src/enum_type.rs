@@ -13,8 +13,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ColumnDef, ColumnId, Constraints, Error, Generated, PUBLIC_SCHEMA, Result, SqlState, SqlType, TableDef,
-    TableId, limits::MAX_IDENTIFIER_BYTES,
+    ColumnDef, ColumnId, Error, Generated, PUBLIC_SCHEMA, Result, SqlState, SqlType, TableDef, TableId,
+    limits::MAX_IDENTIFIER_BYTES,
 };
 
 /// Between the places of neighbours, as CREATE TYPE and ADD VALUE at the end give them.
@@ -300,18 +300,7 @@ impl TableDef {
             generated: Some(Generated::Type),
             ..ColumnDef::new(ColumnId(1), "type", SqlType::Enum(ty))
         };
-        Self {
-            id,
-            environment: environment.to_owned(),
-            schema,
-            name,
-            columns: vec![column],
-            next_column: ColumnId(2),
-            uniques: Vec::new(),
-            indexes: Vec::new(),
-            constraints: Constraints::default(),
-            captured: false,
-        }
+        Self::of_one_column(id, environment, (schema, name), column)
     }
 
     /// The type that this definition is; `None` for a table, a sequence, a schema.

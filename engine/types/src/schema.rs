@@ -2,7 +2,7 @@
 //!
 //! `public` has none: it is always there.
 
-use crate::{ColumnDef, ColumnId, Constraints, Generated, PUBLIC_SCHEMA, SqlType, TableDef, TableId};
+use crate::{ColumnDef, ColumnId, Generated, PUBLIC_SCHEMA, SqlType, TableDef, TableId};
 
 impl TableDef {
     /// Where the names of schemas stand: in no schema.
@@ -16,18 +16,7 @@ impl TableDef {
             generated: Some(Generated::Schema),
             ..ColumnDef::new(ColumnId(1), "schema", SqlType::Bool)
         };
-        Self {
-            id,
-            environment: environment.to_owned(),
-            schema: Self::OF_SCHEMAS.to_owned(),
-            name,
-            columns: vec![column],
-            next_column: ColumnId(2),
-            uniques: Vec::new(),
-            indexes: Vec::new(),
-            constraints: Constraints::default(),
-            captured: false,
-        }
+        Self::of_one_column(id, environment, (Self::OF_SCHEMAS.to_owned(), name), column)
     }
 
     pub fn is_schema(&self) -> bool {

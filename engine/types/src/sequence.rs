@@ -5,9 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    ColumnDef, ColumnId, Constraints, Generated, SqlType, TableDef, TableId, limits::MAX_IDENTIFIER_BYTES,
-};
+use crate::{ColumnDef, ColumnId, Generated, SqlType, TableDef, TableId, limits::MAX_IDENTIFIER_BYTES};
 
 /// Ascending numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,18 +79,7 @@ impl TableDef {
             sequence: Some(Box::new(sequence)),
             ..ColumnDef::new(Self::SEQUENCE_COLUMN, "last_value", SqlType::Int8)
         };
-        Self {
-            id,
-            environment: environment.to_owned(),
-            schema,
-            name,
-            columns: vec![column],
-            next_column: ColumnId(Self::SEQUENCE_COLUMN.0 + 1),
-            uniques: Vec::new(),
-            indexes: Vec::new(),
-            captured: false,
-            constraints: Constraints::default(),
-        }
+        Self::of_one_column(id, environment, (schema, name), column)
     }
 
     pub fn is_sequence(&self) -> bool {

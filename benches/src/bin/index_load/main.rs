@@ -56,6 +56,7 @@ fn run() -> Result<Value, Failure> {
     });
     if let Some(queries) = flags.get("queries") {
         let workload = Workload::new(
+            metric(flags.get("metric").unwrap_or("cosine"))?,
             floats(queries, dim)?,
             flags.text("truth")?,
             dim,

@@ -8,10 +8,12 @@ use std::{
 };
 
 use sepal_benches::Failure;
-use sepal_index::{SearchParams, VectorIndex};
+use sepal_index::{Effort, Part, Query, SearchParams, VectorIndex, Work, search_parts};
+use sepal_types::Metric;
 use serde_json::{Value, json};
 
 pub struct Workload {
+    metric: Metric,
     /// n × dim, row-major.
     queries: Vec<f32>,
     /// The positions of the `k` nearest rows, per query.
@@ -24,6 +26,7 @@ pub struct Workload {
 
 impl Workload {
     pub fn new(
+        metric: Metric,
         queries: Vec<f32>,
         truth: &str,
         dim: usize,
@@ -42,7 +45,7 @@ impl Workload {
         }
         let truth = ids.chunks_exact(each).map(|row| row[..k].iter().copied().collect()).collect();
         let duration = Duration::try_from_secs_f64(seconds)?;
-        Ok(Workload { queries, truth, dim, k, duration })
+        Ok(Workload { metric, queries, truth, dim, k, duration })
     }
 
     /// A report per effort, until `until` of the truth is found.
@@ -57,8 +60,8 @@ impl Workload {
         for &effort in efforts {
             let params = SearchParams { k: self.k, ef_search: effort, probes: 1, allowed: None };
             // It is the warm-up, too.
-            let recall = self.recall(index, vectors, &params);
-            out.push(self.report(index, vectors, &params, recall)?);
+            let (recall, work) = self.recall(index, vectors, &params);
+            out.push(self.report(index, vectors, &params, recall, work)?);
             if recall >= until {
                 break;
             }
@@ -66,13 +69,18 @@ impl Workload {
         Ok(out)
     }
 
-    fn recall(&self, index: &dyn VectorIndex, vectors: &[f32], params: &SearchParams) -> f64 {
+    /// How much of the truth is found, and the work of all queries together.
+    fn recall(&self, index: &dyn VectorIndex, vectors: &[f32], params: &SearchParams) -> (f64, Work) {
         let mut found = 0;
+        let mut work = Work::default();
+        let effort = Effort { ef_search: params.ef_search, probes: params.probes };
+        let part = Part { index: Some((index, effort)), vectors: vectors.into(), allowed: None, rows: None };
         for (query, truth) in self.queries.chunks_exact(self.dim).zip(&self.truth) {
-            let nearest = index.search(vectors.into(), query, params);
-            found += nearest.iter().filter(|row| truth.contains(&i64::from(row.position))).count();
+            let query = Query { metric: self.metric, vector: query, k: self.k };
+            let nearest = search_parts(&query, &[part], &mut work);
+            found += nearest.iter().filter(|row| truth.contains(&i64::from(row.neighbor.position))).count();
         }
-        found as f64 / (self.k * self.truth.len()) as f64
+        (found as f64 / (self.k * self.truth.len()) as f64, work)
     }
 
     /// One query after the other for the time of a measurement.
@@ -82,6 +90,7 @@ impl Workload {
         vectors: &[f32],
         params: &SearchParams,
         recall: f64,
+        work: Work,
     ) -> Result<Value, Failure> {
         let mut times = Vec::with_capacity(1 << 16);
         let begun = Instant::now();
@@ -103,6 +112,8 @@ impl Workload {
         Ok(json!({
             "effort": params.ef_search,
             "recall": recall,
+            "codes": work.codes as f64 / self.truth.len() as f64,
+            "distances": work.distances as f64 / self.truth.len() as f64,
             "per_second": times.len() as f64 / (now - begun).as_secs_f64(),
             "p50_us": quantile(0.50)?,
             "p99_us": quantile(0.99)?,
