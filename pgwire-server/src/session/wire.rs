@@ -144,8 +144,8 @@ impl Wire {
     }
 
     /// Reads what is there; `None` when nothing is. A plain socket is taken out of the runtime's hands for it, until
-    /// somebody has to wait.
-    pub fn read_now(&mut self) -> Option<io::Result<usize>> {
+    /// somebody has to wait, and asked for as long as `again` says.
+    pub fn read_now(&mut self, again: impl Fn() -> bool) -> Option<io::Result<usize>> {
         let socket = match self.socket.taken_out() {
             Ok(Some(socket)) => socket,
             Ok(None) => {
@@ -156,16 +156,22 @@ impl Wire {
         };
         let before = self.input.len();
         self.input.resize(before + READ_BYTES, 0);
-        let read = (&mut &*socket).read(&mut self.input[before..]);
-        self.input.truncate(before + read.as_ref().map_or(0, |read| *read));
-        match &read {
-            Ok(read) => self.received_bytes.inc_by(*read as u64),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                return None;
+        let read = loop {
+            match (&mut &*socket).read(&mut self.input[before..]) {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
+                {
+                    if !again() {
+                        break None;
+                    }
+                }
+                read => break Some(read),
             }
-            Err(_) => {}
-        }
-        Some(read)
+        };
+        let bytes = read.as_ref().and_then(|read| read.as_ref().ok()).map_or(0, |bytes| *bytes);
+        self.input.truncate(before + bytes);
+        self.received_bytes.inc_by(bytes as u64);
+        read
     }
 
     async fn read(&mut self) -> io::Result<usize> {

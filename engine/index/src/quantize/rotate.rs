@@ -13,6 +13,8 @@
 /// Signs are drawn from this, so that stored codes fit for ever: changing it is a new format.
 const SEED: u64 = 0x5e9a_1c0d_e5ee_d001;
 const ROUNDS: usize = 4;
+/// The pairs of the transform's first steps lie nearer together than a register is wide: so many elements have all four.
+const NEAR: usize = 16;
 
 /// A rotation of vectors of `padded` elements.
 pub(crate) struct Rotation {
@@ -96,7 +98,15 @@ fn apply(rotation: &Rotation, values: &mut [f32]) {
 /// The Walsh-Hadamard transform without its norm. The length is a power of two.
 #[inline(always)]
 fn hadamard(values: &mut [f32]) {
-    let mut half = 1;
+    let (groups, short) = values.as_chunks_mut::<NEAR>();
+    for group in groups {
+        // Steps and bounds are constants here: the compiler leaves them in registers.
+        step::<1>(group);
+        step::<2>(group);
+        step::<4>(group);
+        step::<8>(group);
+    }
+    let mut half = if short.is_empty() { NEAR } else { 1 };
     while half < values.len() {
         for pair in values.chunks_exact_mut(2 * half) {
             let (left, right) = pair.split_at_mut(half);
@@ -105,6 +115,16 @@ fn hadamard(values: &mut [f32]) {
             }
         }
         half *= 2;
+    }
+}
+
+/// The step of the transform over pairs `HALF` apart, of one group.
+#[inline(always)]
+fn step<const HALF: usize>(group: &mut [f32; NEAR]) {
+    let before = *group;
+    for (index, value) in group.iter_mut().enumerate() {
+        let other = before[index ^ HALF];
+        *value = if index & HALF == 0 { before[index] + other } else { other - before[index] };
     }
 }
 

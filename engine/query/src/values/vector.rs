@@ -195,6 +195,10 @@ impl<E: Element> VectorBuilder<E> {
             return Err(incorrect());
         }
         let start = self.values.len();
+        if start == 0 {
+            // A parameter is one vector: no room beyond it.
+            self.values.reserve_exact(dimensions);
+        }
         E::read(body, &mut self.values);
         if let Err(refused) = check_finite(&self.values[start..]) {
             self.values.truncate(start);
