@@ -30,6 +30,13 @@ pub(super) struct Walk<'a, S: Space> {
     pub(super) query: &'a S::Query,
 }
 
+/// What a walk tells of the nodes that will probably be scored exactly.
+pub(super) trait Likely {
+    /// Starts loading what leads to its vector: three calls, a hop apart, `times` 0, 1 and 2. Each finds what the one
+    /// before has asked for.
+    fn hear(&self, node: u32, times: usize);
+}
+
 impl<S: Space> Walk<'_, S> {
     /// A node as the start of a walk.
     pub(super) fn start(&self, node: u32, scratch: &mut Scratch) -> Candidate {
@@ -103,12 +110,12 @@ impl<S: Space> Walk<'_, S> {
     /// neighbours' codes (`fresh`), and the neighbours of the one before that are scored (`here`).
     ///
     /// `likely` hears of nodes that will probably be among the nearest, one a hop, while there is still something else
-    /// to wait for.
+    /// to wait for, and of each again in the next two.
     pub(super) fn explore(
         &self,
         start: Candidate,
         effort: Effort,
-        likely: impl Fn(u32),
+        likely: &impl Likely,
         scratch: &mut Scratch,
     ) {
         scratch.begin(start);
@@ -117,6 +124,8 @@ impl<S: Space> Walk<'_, S> {
         fresh.clear();
         here.clear();
         let mut chosen: Option<u32> = None;
+        // Those that `likely` has heard of once, and twice.
+        let mut told = [None; 2];
         // All before `next` have been followed.
         let mut next = 0;
         loop {
@@ -134,9 +143,13 @@ impl<S: Space> Walk<'_, S> {
                 *hops += 1;
                 visited.insert(self.layers.slots(0, node).iter().map(|slot| slot.load(Relaxed)), fresh);
                 fresh.iter().for_each(|node| self.space.prefetch(*node));
-                if let Some(candidate) = effort.likely(*hops).and_then(|place| best.get(place)) {
-                    likely(candidate.node());
-                }
+                let soon =
+                    effort.likely(*hops).and_then(|place| best.get(place)).map(|candidate| candidate.node());
+                let [once, twice] = told;
+                [soon, once, twice].into_iter().enumerate().for_each(|(times, node)| {
+                    node.into_iter().for_each(|node| likely.hear(node, times));
+                });
+                told = [soon, once];
             }
             while best.get(next).is_some_and(|candidate| candidate.is_followed()) {
                 next += 1;

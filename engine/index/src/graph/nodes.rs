@@ -4,7 +4,7 @@
 //! falling level, within a level by their first row (those that a merge keeps first), so that node `i` is in layer `l`
 //! exactly when `i < counts[l]`, and node 0 is in all of them.
 
-use crate::quantize::mix;
+use crate::quantize::{mix, prefetch};
 use crate::{Bits, BuildParams, IndexError};
 
 /// Layers at most. Level 23 would need 16 million nodes at `m` = 2, the fewest links.
@@ -161,6 +161,21 @@ impl Nodes {
     pub(super) fn first_row(&self, node: u32) -> usize {
         let at = self.starts.as_ref().map_or(node, |starts| starts[node as usize]);
         self.positions[at as usize] as usize
+    }
+
+    /// Starts loading where a node's rows are listed.
+    #[inline(always)]
+    pub(super) fn prefetch_start(&self, node: u32) {
+        if let Some(starts) = &self.starts {
+            prefetch(starts, node as usize, 1);
+        }
+    }
+
+    /// Starts loading a node's rows, where they are listed being loaded.
+    #[inline(always)]
+    pub(super) fn prefetch_rows(&self, node: u32) {
+        let at = self.starts.as_ref().map_or(node, |starts| starts[node as usize]);
+        prefetch(&self.positions, at as usize, 1);
     }
 
     /// The first row of each node.

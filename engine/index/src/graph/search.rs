@@ -26,7 +26,7 @@ use std::collections::BinaryHeap;
 use sepal_types::Metric;
 
 use super::Graph;
-use super::beam::Walk;
+use super::beam::{Likely, Walk};
 use super::nodes::NONE;
 use super::reach::unit;
 use super::scratch::{Candidate, Scratch, with_scratch};
@@ -261,14 +261,6 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Starts loading the vector that a node's estimate will be replaced with.
-    #[inline(always)]
-    fn load(&self, node: u32) {
-        if self.graph.codes.is_some() && !self.vectors.is_empty() {
-            prefetch(self.vectors.row(self.graph.nodes.first_row(node), self.graph.dim));
-        }
-    }
-
     fn admits(&self, node: u32) -> bool {
         match &self.filter {
             None => true,
@@ -352,6 +344,20 @@ impl<'a> Side<'a> {
                     *worst = entry;
                 }
             }
+        }
+    }
+}
+
+/// The vectors that estimates will be replaced with.
+impl Likely for Side<'_> {
+    #[inline(always)]
+    fn hear(&self, node: u32, times: usize) {
+        let nodes = &self.graph.nodes;
+        match times {
+            _ if self.graph.codes.is_none() || self.vectors.is_empty() => {}
+            0 => nodes.prefetch_start(node),
+            1 => nodes.prefetch_rows(node),
+            _ => prefetch(self.vectors.row(nodes.first_row(node), self.graph.dim)),
         }
     }
 }
@@ -465,7 +471,7 @@ impl Search<'_> {
             let Graph { metric, reach, .. } = side.graph;
             let effort = reach.effort(*metric, wider, self.k, unit(*metric, self.query));
             let effort = if side.filter.is_none() { effort } else { effort.keeping_far() };
-            walk.explore(near, effort, |node| side.load(node), scratch);
+            walk.explore(near, effort, side, scratch);
             count(scratch);
             let enough = self.k.saturating_mul(2).max(ef / 2);
             let admitted = || scratch.best.iter().filter(|candidate| admit(candidate.node())).count();
